@@ -1,0 +1,68 @@
+/* The table of settings. X(id, name, kind, default, unit, commands, help)
+ * kind: STRING, INT, NUMBER, SWITCH, BYTES. The variable of `--max-context` is COTERIE_MAX_CONTEXT. */
+#ifndef COT_SETTINGS_TABLE_H
+#define COT_SETTINGS_TABLE_H
+
+#define COT_CMD_SERVE (1U << 0)
+#define COT_CMD_SCORE (1U << 1)
+#define COT_CMD_GENERATE (1U << 2)
+#define COT_CMD_STATUS (1U << 3)
+#define COT_CMD_BENCH (1U << 4)
+#define COT_CMD_TOKENIZE (1U << 5)
+#define COT_CMD_TRACE (1U << 6)
+#define COT_CMD_DRAIN (1U << 7)
+#define COT_CMD_PLAN (1U << 8)
+
+#define COT_CMD_ENGINE (COT_CMD_SERVE | COT_CMD_SCORE)
+#define COT_CMD_CLIENT (COT_CMD_GENERATE | COT_CMD_STATUS | COT_CMD_BENCH | COT_CMD_DRAIN)
+
+/* clang-format off */
+#define COT_SETTINGS_MAP(X) \
+    X(LOG_LEVEL, "log-level", STRING, "info", "", ~0U, "error, warn, info or debug") \
+    X(DTYPE, "dtype", STRING, "auto", "", COT_CMD_ENGINE, "auto, bfloat16 or float32: what activations are rounded to") \
+    X(LOAD_FORMAT, "load-format", STRING, "auto", "", COT_CMD_ENGINE, "auto (the files) or dummy (made-up weights)") \
+    X(SEED, "seed", INT, "0", "", COT_CMD_ENGINE | COT_CMD_GENERATE | COT_CMD_BENCH, "of dummy weights; of sampling in a client (default there: drawn)") \
+    X(ISA, "isa", STRING, "auto", "", COT_CMD_ENGINE, "auto, scalar, avx2, avx512 or avx512_bf16") \
+    X(BACKEND, "backend", STRING, "cpu", "", COT_CMD_ENGINE, "cpu, or ref (slow, the tests' oracle)") \
+    X(THREADS, "threads", INT, "0", "", COT_CMD_ENGINE, "threads of a worker; 0: its share of the node's cores") \
+    X(PLAN, "plan", STRING, "", "file", COT_CMD_ENGINE, "expert placement (*.plan.json); default contiguous") \
+    X(RECORD, "record", STRING, "", "file", COT_CMD_ENGINE, "write the routing trace (*.trace.safetensors) at the end") \
+    X(RECORD_LIMIT, "record-limit", BYTES, "4GiB", "bytes", COT_CMD_ENGINE, "most trace bytes kept; later requests are not recorded") \
+    X(KV_MEMORY, "kv-memory", BYTES, "256MiB", "bytes", COT_CMD_ENGINE, "KV cache of each worker") \
+    X(MAX_CONTEXT, "max-context", INT, "0", "tokens", COT_CMD_ENGINE, "longest prompt and output together; 0: the model's, at most 8192") \
+    X(MAX_STEP_TOKENS, "max-step-tokens", INT, "256", "tokens", COT_CMD_ENGINE, "most rows of one step on a worker") \
+    X(MAX_SEQUENCES, "max-sequences", INT, "64", "", COT_CMD_ENGINE, "most running requests on a worker") \
+    X(STEP_TIMEOUT, "step-timeout", INT, "60000", "ms", COT_CMD_ENGINE, "deadline of one step, and of one exchange in it") \
+    X(START_TIMEOUT, "start-timeout", INT, "600000", "ms", COT_CMD_ENGINE, "deadline of loading the weights") \
+    X(LISTEN, "listen", STRING, "", "address", COT_CMD_SERVE, "unix:PATH or HOST:PORT; default unix:$XDG_RUNTIME_DIR/coterie.sock or /tmp/coterie-UID.sock") \
+    X(CONNECT, "connect", STRING, "", "address", COT_CMD_CLIENT, "where the server listens; same default") \
+    X(TOKEN_FILE, "token-file", STRING, "", "file", COT_CMD_SERVE | COT_CMD_CLIENT, "file with the access token (or the variable COTERIE_TOKEN)") \
+    X(TOKEN, "token", STRING, "", "", 0, "only as the variable COTERIE_TOKEN") \
+    X(TLS_CERT, "tls-cert", STRING, "", "file", COT_CMD_SERVE, "certificate chain (PEM): turns TLS on") \
+    X(TLS_KEY, "tls-key", STRING, "", "file", COT_CMD_SERVE, "its private key (PEM)") \
+    X(TLS_CA, "tls-ca", STRING, "", "file", COT_CMD_CLIENT, "talk TLS, trusting these certificates (PEM)") \
+    X(MAX_CONNECTIONS, "max-connections", INT, "256", "", COT_CMD_SERVE, "beyond them a client is told busy") \
+    X(MAX_QUEUE, "max-queue", INT, "512", "", COT_CMD_SERVE, "most waiting requests; beyond them: busy") \
+    X(MAX_PROMPT, "max-prompt", BYTES, "4MiB", "bytes", COT_CMD_SERVE, "longest prompt text") \
+    X(DRAIN_TIMEOUT, "drain-timeout", INT, "60000", "ms", COT_CMD_SERVE, "at SIGTERM or drain: how long requests may still run") \
+    X(IN, "in", STRING, "", "file", COT_CMD_SCORE | COT_CMD_TOKENIZE | COT_CMD_BENCH, "input lines (JSONL)") \
+    X(OUT, "out", STRING, "", "file", COT_CMD_SCORE | COT_CMD_TOKENIZE, "output lines (JSONL)") \
+    X(LOGITS, "logits", STRING, "", "file", COT_CMD_SCORE, "write the logits of every line (safetensors)") \
+    X(SPECIAL, "special", SWITCH, "false", "", COT_CMD_TOKENIZE, "add the post-processor's special tokens") \
+    X(MAX_TOKENS, "max-tokens", INT, "256", "tokens", COT_CMD_GENERATE | COT_CMD_BENCH, "most tokens to generate") \
+    X(TEMPERATURE, "temperature", NUMBER, "", "", COT_CMD_GENERATE | COT_CMD_BENCH, "0: greedy; default: the model's") \
+    X(TOP_K, "top-k", INT, "", "", COT_CMD_GENERATE, "sample among the k likeliest; default: the model's") \
+    X(TOP_P, "top-p", NUMBER, "", "", COT_CMD_GENERATE, "… among those that hold this probability") \
+    X(MIN_P, "min-p", NUMBER, "", "", COT_CMD_GENERATE, "… among those at least this share as likely as the likeliest") \
+    X(REPETITION_PENALTY, "repetition-penalty", NUMBER, "", "", COT_CMD_GENERATE, "above 1: tokens seen before become less likely") \
+    X(STOP, "stop", STRING, "", "text", COT_CMD_GENERATE, "end before this text") \
+    X(LOGPROBS, "logprobs", INT, "0", "", COT_CMD_GENERATE, "print this many of the likeliest tokens with --json") \
+    X(IGNORE_EOS, "ignore-eos", SWITCH, "false", "", COT_CMD_GENERATE | COT_CMD_BENCH, "go on past the end-of-text token") \
+    X(JSON, "json", SWITCH, "false", "", COT_CMD_CLIENT | COT_CMD_TRACE, "for programs: JSON on standard output") \
+    X(TIMEOUT, "timeout", INT, "600000", "ms", COT_CMD_CLIENT, "deadline of the whole call") \
+    X(REQUESTS, "requests", INT, "64", "", COT_CMD_BENCH, "requests to send") \
+    X(CONCURRENCY, "concurrency", INT, "8", "", COT_CMD_BENCH, "requests in flight") \
+    X(PROMPT_TOKENS, "prompt-tokens", INT, "128", "tokens", COT_CMD_BENCH, "length of made-up prompts (without --in)")
+/* clang-format on */
+
+#endif
