@@ -3,6 +3,7 @@
 #ifndef PLACE_PLAN_H
 #define PLACE_PLAN_H
 
+#include "base/buffer.h"
 #include "base/json.h"
 #include "base/status.h"
 
@@ -11,12 +12,12 @@
 
 /* Owns its arrays. Immutable once made. Every expert stands somewhere in every layer, at most once on a rank. */
 typedef struct {
-    uint32_t layers, experts, ranks; /* MoE layers */
-    uint32_t *layer_index;           /* [layers] the model's layer numbers, ascending */
-    uint32_t *slot_begin;            /* [layers * ranks + 1] range of slot_expert of (layer, rank) */
-    uint32_t *slot_expert;           /* experts in slot order */
+    uint32_t layers, experts, ranks;             /* MoE layers */
+    uint32_t *layer_index;                       /* [layers] the model's layer numbers, ascending */
+    uint32_t *slot_begin;                        /* [layers * ranks + 1] range of slot_expert of (layer, rank) */
+    uint32_t *slot_expert;                       /* experts in slot order */
     char *model_name, *config_sha256, *exchange; /* NULL where the file is silent */
-    json_t *extra;                   /* objective, made_by, traces: kept as they were; NULL if none */
+    json_t *extra;                               /* objective, made_by, traces: kept as they were; NULL if none */
 } place_plan_t;
 
 /* Experts 0 … E-1 in equal runs (the first E % ranks ranks hold one more). layer_index is copied. */
