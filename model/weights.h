@@ -31,6 +31,10 @@ typedef enum {
 cot_status_t model_weights_get(model_weights_t *weights, model_role_t role, uint32_t layer, uint32_t expert,
                                cot_tensor_t *tensor_out);
 
+/* Shape ([n, 1] for a vector) and stored dtype of a tensor, without making or touching it: what loading would take. */
+cot_status_t model_weights_shape(const model_weights_t *weights, model_role_t role, uint32_t layer, uint32_t expert,
+                                 uint64_t shape_out[2], cot_dtype_t *dtype_out);
+
 /* Whether the architecture has this tensor (a bias, a q/k norm, a dense layer …). */
 bool model_role_present(const model_config_t *config, model_role_t role, uint32_t layer);
 

@@ -39,10 +39,6 @@ uint64_t place_recorder_rows(const place_recorder_t *recorder);
 cot_status_t place_recorder_save(place_recorder_t *recorder, const char *path);
 void place_recorder_destroy(place_recorder_t *recorder);
 
-/* IEEE half of a float, round to nearest even. */
-uint16_t place_half_from_float(float value);
-float place_half_to_float(uint16_t half);
-
 /* ---- reading ---- */
 
 /* A trace, checked whole when it opens: every size, id and sum. Owns the mapping and the arrays. Immutable. */

@@ -1,8 +1,12 @@
-#include "placement/trace.h"
+/* IEEE half precision, in which checkpoints and traces store numbers; nothing computes in it. */
+#ifndef COT_HALF_H
+#define COT_HALF_H
 
 #include <math.h>
+#include <stdint.h>
 
-uint16_t place_half_from_float(float value)
+/* Round to nearest even; NaN stays NaN. */
+static inline uint16_t cot_half_from_float(float value)
 {
     union {
         float f;
@@ -12,7 +16,7 @@ uint16_t place_half_from_float(float value)
     uint32_t magnitude = pun.u & 0x7fffffffU;
     if (magnitude > 0x7f800000U) return (uint16_t)(sign | 0x7e00U);  /* NaN */
     if (magnitude >= 0x477ff000U) return (uint16_t)(sign | 0x7c00U); /* rounds to 65536 or more: infinity */
-    if (magnitude < 0x38800000U) {                                   /* below 2^-14: a subnormal, in units of 2^-24 */
+    if (magnitude < 0x38800000U) {                                   /* below 2^-14: subnormal, in units of 2^-24 */
         pun.u = magnitude;
         return (uint16_t)(sign | (uint16_t)lrintf(pun.f * 16777216.0f));
     }
@@ -20,7 +24,7 @@ uint16_t place_half_from_float(float value)
     return (uint16_t)(sign | (uint16_t)((rounded - 0x38000000U) >> 13));
 }
 
-float place_half_to_float(uint16_t half)
+static inline float cot_half_to_float(uint16_t half)
 {
     uint32_t exponent = (half >> 10) & 31U, mantissa = half & 1023U;
     float magnitude = exponent == 0    ? ldexpf((float)mantissa, -24)
@@ -28,3 +32,5 @@ float place_half_to_float(uint16_t half)
                                        : ldexpf((float)(mantissa + 1024U), (int)exponent - 25);
     return half & 0x8000U ? -magnitude : magnitude;
 }
+
+#endif

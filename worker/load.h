@@ -1,0 +1,52 @@
+/* A worker's weights: everything but the experts of other workers. Matrices are borrowed from the mapped files where
+ * the backend reads them as they lie. */
+#ifndef WORKER_LOAD_H
+#define WORKER_LOAD_H
+
+#include "kernels/kern.h"
+#include "model/config.h"
+#include "model/weights.h"
+#include "placement/plan.h"
+
+typedef struct {
+    kern_attn_weights_t attn;
+    bool moe;
+    kern_matrix_t router;         /* MoE: [E, H] */
+    uint32_t slots;
+    kern_ffn_weights_t *expert;   /* [slots] in the plan's slot order */
+    int32_t *slot_of;             /* [E] this worker's slot, or -1 */
+    int32_t *rank_of;             /* [E] the worker that computes the expert for tokens whose home is here */
+    bool has_shared;              /* a shared expert, or (not MoE) the dense FFN */
+    kern_ffn_weights_t shared;
+    kern_matrix_t shared_router;  /* data NULL: no gate */
+} worker_layer_t;
+
+/* Owns the layers, converted copies and widened vectors. */
+typedef struct {
+    uint32_t layers;
+    worker_layer_t *layer;
+    kern_matrix_t embed, lm_head;
+    float *final_norm;
+    void **owned;                 /* copies that matrices point into, and vectors */
+    uint32_t owned_count, owned_capacity;
+    uint64_t copied_bytes;        /* private to this process */
+} worker_weights_t;
+
+typedef struct {
+    const kern_ops_t *ops;
+    kern_t *kern;
+    const model_config_t *config;
+    model_weights_t *files;       /* outlives the weights */
+    const place_plan_t *plan;
+    uint32_t worker;              /* index */
+    void (*progress)(void *user, float fraction);
+    void *user;
+} worker_load_t;
+
+/* Private bytes and mapped bytes that loading will take, before any is taken. */
+cot_status_t worker_load_measure(const worker_load_t *load, kern_dtype_t act, uint64_t *private_bytes_out,
+                                 uint64_t *mapped_bytes_out);
+cot_status_t worker_load(const worker_load_t *load, worker_weights_t **weights_out);
+void worker_weights_destroy(const kern_ops_t *ops, kern_t *kern, worker_weights_t *weights);
+
+#endif
