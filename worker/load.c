@@ -7,7 +7,6 @@
 
 /* ---- one tensor ---- */
 
-
 static void widen(const cot_tensor_t *tensor, float *out)
 {
     size_t count = tensor->bytes / cot_dtype_bytes(tensor->dtype);
@@ -87,12 +86,18 @@ static cot_status_t visit_attention(const model_config_t *config, uint32_t l, ke
                                     void *user)
 {
     const wanted_t list[] = {
-        {MODEL_INPUT_NORM, l, 0, NULL, &attn->input_norm}, {MODEL_POST_NORM, l, 0, NULL, &attn->post_norm},
-        {MODEL_Q, l, 0, &attn->q, NULL},                   {MODEL_K, l, 0, &attn->k, NULL},
-        {MODEL_V, l, 0, &attn->v, NULL},                   {MODEL_O, l, 0, &attn->o, NULL},
-        {MODEL_Q_BIAS, l, 0, NULL, &attn->q_bias},         {MODEL_K_BIAS, l, 0, NULL, &attn->k_bias},
-        {MODEL_V_BIAS, l, 0, NULL, &attn->v_bias},         {MODEL_O_BIAS, l, 0, NULL, &attn->o_bias},
-        {MODEL_Q_NORM, l, 0, NULL, &attn->q_norm},         {MODEL_K_NORM, l, 0, NULL, &attn->k_norm},
+        {MODEL_INPUT_NORM, l, 0, NULL, &attn->input_norm},
+        {MODEL_POST_NORM, l, 0, NULL, &attn->post_norm},
+        {MODEL_Q, l, 0, &attn->q, NULL},
+        {MODEL_K, l, 0, &attn->k, NULL},
+        {MODEL_V, l, 0, &attn->v, NULL},
+        {MODEL_O, l, 0, &attn->o, NULL},
+        {MODEL_Q_BIAS, l, 0, NULL, &attn->q_bias},
+        {MODEL_K_BIAS, l, 0, NULL, &attn->k_bias},
+        {MODEL_V_BIAS, l, 0, NULL, &attn->v_bias},
+        {MODEL_O_BIAS, l, 0, NULL, &attn->o_bias},
+        {MODEL_Q_NORM, l, 0, NULL, &attn->q_norm},
+        {MODEL_K_NORM, l, 0, NULL, &attn->k_norm},
     };
     for (size_t i = 0; i < sizeof(list) / sizeof(*list); i++)
         if (model_role_present(config, list[i].role, l)) COT_TRY(visit(user, &list[i]));
@@ -169,8 +174,9 @@ static cot_status_t frame_create(const worker_load_t *load, worker_weights_t **w
     if (weights == NULL) return cot_fail(COT_ERR_NO_MEMORY, "no memory for the weights");
     weights->layers = load->config->layers;
     weights->layer = cot_calloc(weights->layers, sizeof(*weights->layer));
-    cot_status_t status =
-        weights->layer != NULL ? COT_OK : cot_fail(COT_ERR_NO_MEMORY, "no memory for %u layers", weights->layers);
+    cot_status_t status = weights->layer != NULL
+                              ? COT_OK
+                              : cot_fail(COT_ERR_NO_MEMORY, "no memory for %u layers", weights->layers);
     for (uint32_t l = 0, moe_layer = 0; status == COT_OK && l < weights->layers; l++) {
         status = frame_layer(load, &weights->layer[l], l, moe_layer);
         moe_layer += weights->layer[l].moe;

@@ -11,14 +11,14 @@
 typedef struct {
     kern_attn_weights_t attn;
     bool moe;
-    kern_matrix_t router;         /* MoE: [E, H] */
+    kern_matrix_t router; /* MoE: [E, H] */
     uint32_t slots;
-    kern_ffn_weights_t *expert;   /* [slots] in the plan's slot order */
-    int32_t *slot_of;             /* [E] this worker's slot, or -1 */
-    int32_t *rank_of;             /* [E] the worker that computes the expert for tokens whose home is here */
-    bool has_shared;              /* a shared expert, or (not MoE) the dense FFN */
+    kern_ffn_weights_t *expert; /* [slots] in the plan's slot order */
+    int32_t *slot_of;           /* [E] this worker's slot, or -1 */
+    int32_t *rank_of;           /* [E] the worker that computes the expert for tokens whose home is here */
+    bool has_shared;            /* a shared expert, or (not MoE) the dense FFN */
     kern_ffn_weights_t shared;
-    kern_matrix_t shared_router;  /* data NULL: no gate */
+    kern_matrix_t shared_router; /* data NULL: no gate */
 } worker_layer_t;
 
 /* Owns the layers, converted copies and widened vectors. */
@@ -27,18 +27,18 @@ typedef struct {
     worker_layer_t *layer;
     kern_matrix_t embed, lm_head;
     float *final_norm;
-    void **owned;                 /* copies that matrices point into, and vectors */
+    void **owned; /* copies that matrices point into, and vectors */
     uint32_t owned_count, owned_capacity;
-    uint64_t copied_bytes;        /* private to this process */
+    uint64_t copied_bytes; /* private to this process */
 } worker_weights_t;
 
 typedef struct {
     const kern_ops_t *ops;
     kern_t *kern;
     const model_config_t *config;
-    model_weights_t *files;       /* outlives the weights */
+    model_weights_t *files; /* outlives the weights */
     const place_plan_t *plan;
-    uint32_t worker;              /* index */
+    uint32_t worker; /* index */
     void (*progress)(void *user, float fraction);
     void *user;
 } worker_load_t;
