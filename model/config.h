@@ -49,6 +49,8 @@ typedef struct {
 
 cot_status_t model_config_load(const char *directory, model_config_t *config_out);
 uint32_t model_config_moe_layers(const model_config_t *config);
+/* The context to serve: `wanted` tokens, or for 0 the model's own up to 8192. COT_ERR_LIMIT if the model has less. */
+cot_status_t model_config_context(const model_config_t *config, int64_t wanted, uint32_t *context_out);
 uint64_t model_config_expert_bytes(const model_config_t *config, size_t bytes_per_weight);
 
 #endif

@@ -137,19 +137,20 @@ static cot_status_t open_model(worker_t *worker, const rpc_setup_t *setup)
 }
 
 /* Limits that every buffer is sized by. */
-static void set_limits(worker_t *worker)
+static cot_status_t set_limits(worker_t *worker)
 {
     worker_model_t *model = &worker->model;
     const cot_settings_t *settings = worker->settings;
     model->max_rows = (uint32_t)cot_settings_int(settings, COT_SET_MAX_STEP_TOKENS);
     model->max_sequences = (uint32_t)cot_settings_int(settings, COT_SET_MAX_SEQUENCES);
-    model->max_context = (uint32_t)cot_settings_int(settings, COT_SET_MAX_CONTEXT);
+    COT_TRY(model_config_context(&model->config, cot_settings_int(settings, COT_SET_MAX_CONTEXT), &model->max_context));
     for (uint32_t layer = 0; layer < worker->plan->layers; layer++) {
         const uint32_t *begin = worker->plan->slot_begin + (size_t)layer * model->workers + model->worker;
         if (begin[1] - begin[0] > model->max_slots) model->max_slots = begin[1] - begin[0];
     }
     uint32_t here = model->max_slots < model->config.top_k ? model->max_slots : model->config.top_k;
     model->max_assignments = model->workers * model->max_rows * here;
+    return COT_OK;
 }
 
 static kern_qk_norm_t kernel_qk_norm(model_qk_norm_t norm)
@@ -259,7 +260,7 @@ static cot_status_t start(worker_t *worker, const rpc_setup_t *setup)
     cot_log_level_t level;
     if (cot_log_level_parse(cot_settings_string(worker->settings, COT_SET_LOG_LEVEL), &level)) cot_log_set_level(level);
     COT_TRY(open_model(worker, setup));
-    set_limits(worker);
+    COT_TRY(set_limits(worker));
     COT_TRY(start_kernels(worker, setup));
     COT_TRY(start_steps(worker));
     return load_all(worker);
@@ -312,6 +313,9 @@ static cot_status_t take_step(worker_t *worker, const comm_message_t *message, c
         *stop_out = true;
         return COT_OK;
     }
+    if (worker->stepper == NULL || worker->model.weights == NULL)
+        return cot_fail(COT_ERR_PROTOCOL, "step %llu came to a worker that failed to start",
+                        (unsigned long long)step.header.step);
     cot_status_t status = worker_stepper_run(worker->stepper, &step, result);
     if (status == COT_OK) return comm_send(worker->link, 0, COMM_TAG_RESULT, result->data, result->size);
     report_fault(worker, step.header.step, status);
