@@ -22,7 +22,8 @@ static void *counted(void *memory)
     size_t now = atomic_fetch_add(&live_bytes, malloc_usable_size(memory)) + malloc_usable_size(memory);
     atomic_fetch_add(&live_blocks, 1);
     size_t peak = atomic_load(&peak_bytes);
-    while (now > peak && !atomic_compare_exchange_weak(&peak_bytes, &peak, now)) {}
+    while (now > peak && !atomic_compare_exchange_weak(&peak_bytes, &peak, now)) {
+    }
     return memory;
 }
 

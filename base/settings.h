@@ -1,5 +1,5 @@
-/* Every setting of every command stands in one table (base/settings_table.h). Flags, COTERIE_* variables, help pages and
- * what rank 0 sends to the other ranks are all made from it; an unknown flag or variable is refused. */
+/* Every setting of every command stands in one table (base/settings_table.h). Flags, COTERIE_* variables, help pages
+ * and what rank 0 sends to the other ranks are all made from it; an unknown flag or variable is refused. */
 #ifndef COT_SETTINGS_H
 #define COT_SETTINGS_H
 
@@ -34,7 +34,7 @@ const char *cot_settings_argument(const cot_settings_t *settings, uint32_t index
 bool cot_settings_given(const cot_settings_t *settings, cot_setting_t id); /* by flag or variable, not by default */
 const char *cot_settings_string(const cot_settings_t *settings, cot_setting_t id); /* "" when unset */
 bool cot_settings_switch(const cot_settings_t *settings, cot_setting_t id);
-int64_t cot_settings_int(const cot_settings_t *settings, cot_setting_t id);  /* checked at parse */
+int64_t cot_settings_int(const cot_settings_t *settings, cot_setting_t id); /* checked at parse */
 double cot_settings_number(const cot_settings_t *settings, cot_setting_t id);
 uint64_t cot_settings_bytes(const cot_settings_t *settings, cot_setting_t id); /* "512M", "4GiB"; 0 for auto */
 

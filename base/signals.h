@@ -1,5 +1,5 @@
-/* SIGTERM and SIGINT for a rank. A signal from the launcher (our parent) means: leave now, the launcher kills one second
- * later. One from anybody else means: finish what runs, then end. */
+/* SIGTERM and SIGINT for a rank. A signal from the launcher (our parent) means: leave now, the launcher kills one
+ * second later. One from anybody else means: finish what runs, then end. */
 #ifndef COT_SIGNALS_H
 #define COT_SIGNALS_H
 

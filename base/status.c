@@ -11,7 +11,7 @@ static _Thread_local char error_text[ERROR_TEXT_BYTES];
 const char *cot_status_text(cot_status_t status)
 {
     switch (status) {
-#define X(name, value, exit_code, text)                                                            \
+#define X(name, value, exit_code, text) \
     case COT_##name: return text;
         COT_STATUS_MAP(X)
 #undef X
@@ -22,7 +22,7 @@ const char *cot_status_text(cot_status_t status)
 int cot_exit_code(cot_status_t status)
 {
     switch (status) {
-#define X(name, value, exit_code, text)                                                            \
+#define X(name, value, exit_code, text) \
     case COT_##name: return exit_code;
         COT_STATUS_MAP(X)
 #undef X
@@ -49,8 +49,7 @@ cot_status_t cot_fail_in(cot_status_t status, const char *format, ...)
     va_start(args, format);
     int used = vsnprintf(text, sizeof(text), format, args);
     va_end(args);
-    if (used > 0 && (size_t)used < sizeof(text))
-        snprintf(text + used, sizeof(text) - (size_t)used, ": %s", error_text);
+    if (used > 0 && (size_t)used < sizeof(text)) snprintf(text + used, sizeof(text) - (size_t)used, ": %s", error_text);
     memcpy(error_text, text, sizeof(text));
     return status;
 }

@@ -7,29 +7,29 @@
 #include <stdbool.h>
 
 /* X(name, value, exit code, text) */
-#define COT_STATUS_MAP(X)                                                                          \
-    X(OK, 0, 0, "success")                                                                         \
-    /* request: the caller's input is at fault; everything else goes on */                         \
-    X(ERR_INVALID, -1, 2, "invalid argument or setting")                                           \
-    X(ERR_NOT_FOUND, -2, 4, "not found")                                                           \
-    X(ERR_FORMAT, -3, 4, "malformed input")                                                        \
-    X(ERR_UNSUPPORTED, -4, 4, "not supported")                                                     \
-    X(ERR_MISMATCH, -5, 4, "inputs do not belong together")                                        \
-    X(ERR_LIMIT, -6, 4, "over a limit")                                                            \
-    X(ERR_BUSY, -7, 7, "busy")                                                                     \
-    X(ERR_AUTH, -8, 7, "not authorised")                                                           \
-    X(ERR_CANCELLED, -9, 130, "cancelled")                                                         \
-    X(ERR_PARTIAL, -10, 3, "some inputs were refused")                                             \
-    /* peer: another process is gone, late, or speaks nonsense */                                  \
-    X(ERR_PEER_LOST, -20, 6, "a peer is gone")                                                     \
-    X(ERR_TIMEOUT, -21, 6, "a wait passed its deadline")                                           \
-    X(ERR_PROTOCOL, -22, 6, "a peer broke the protocol")                                           \
-    /* device: an accelerator or an instruction set */                                             \
-    X(ERR_DEVICE, -40, 1, "a device failed")                                                       \
-    /* fatal: this process */                                                                      \
-    X(ERR_NO_MEMORY, -60, 5, "out of memory")                                                      \
-    X(ERR_IO, -61, 5, "input or output failed")                                                    \
-    X(ERR_IN_USE, -62, 5, "already in use")                                                        \
+#define COT_STATUS_MAP(X)                                                  \
+    X(OK, 0, 0, "success")                                                 \
+    /* request: the caller's input is at fault; everything else goes on */ \
+    X(ERR_INVALID, -1, 2, "invalid argument or setting")                   \
+    X(ERR_NOT_FOUND, -2, 4, "not found")                                   \
+    X(ERR_FORMAT, -3, 4, "malformed input")                                \
+    X(ERR_UNSUPPORTED, -4, 4, "not supported")                             \
+    X(ERR_MISMATCH, -5, 4, "inputs do not belong together")                \
+    X(ERR_LIMIT, -6, 4, "over a limit")                                    \
+    X(ERR_BUSY, -7, 7, "busy")                                             \
+    X(ERR_AUTH, -8, 7, "not authorised")                                   \
+    X(ERR_CANCELLED, -9, 130, "cancelled")                                 \
+    X(ERR_PARTIAL, -10, 3, "some inputs were refused")                     \
+    /* peer: another process is gone, late, or speaks nonsense */          \
+    X(ERR_PEER_LOST, -20, 6, "a peer is gone")                             \
+    X(ERR_TIMEOUT, -21, 6, "a wait passed its deadline")                   \
+    X(ERR_PROTOCOL, -22, 6, "a peer broke the protocol")                   \
+    /* device: an accelerator or an instruction set */                     \
+    X(ERR_DEVICE, -40, 1, "a device failed")                               \
+    /* fatal: this process */                                              \
+    X(ERR_NO_MEMORY, -60, 5, "out of memory")                              \
+    X(ERR_IO, -61, 5, "input or output failed")                            \
+    X(ERR_IN_USE, -62, 5, "already in use")                                \
     X(ERR_INTERNAL, -63, 1, "internal error")
 
 typedef enum {
@@ -52,19 +52,19 @@ __attribute__((format(printf, 2, 3))) cot_status_t cot_fail_in(cot_status_t stat
 const char *cot_error_text(void);
 
 /* The three forms: return while nothing is owned, goto afterwards, ignore (but log) in cleanup. */
-#define COT_TRY(call)                                                                              \
-    do {                                                                                           \
-        cot_status_t cot_try_ = (call);                                                            \
-        if (cot_try_ != COT_OK) return cot_try_;                                                   \
+#define COT_TRY(call)                            \
+    do {                                         \
+        cot_status_t cot_try_ = (call);          \
+        if (cot_try_ != COT_OK) return cot_try_; \
     } while (0)
-#define COT_TRY_GOTO(call, status, label)                                                          \
-    do {                                                                                           \
-        (status) = (call);                                                                         \
-        if ((status) != COT_OK) goto label;                                                        \
+#define COT_TRY_GOTO(call, status, label)   \
+    do {                                    \
+        (status) = (call);                  \
+        if ((status) != COT_OK) goto label; \
     } while (0)
-#define COT_IGNORE(call)                                                                           \
-    do {                                                                                           \
-        if ((call) != COT_OK) cot_log_warn("ignored: %s", cot_error_text());                       \
+#define COT_IGNORE(call)                                                     \
+    do {                                                                     \
+        if ((call) != COT_OK) cot_log_warn("ignored: %s", cot_error_text()); \
     } while (0)
 
 #endif
