@@ -1,0 +1,89 @@
+#include "base/json.h"
+#include "base/log.h"
+#include "cli/commands.h"
+#include "client/commands.h"
+#include "model/tokenize_command.h"
+#include "placement/trace_command.h"
+
+#include <stdio.h>
+#include <string.h>
+
+const cli_command_t CLI_COMMANDS[] = {
+    {"serve", COT_CMD_SERVE, "MODEL_DIR", "serve a model: one coordinator rank and at least one worker",
+     "Run under mpirun: mpirun -n 3 coterie serve MODEL_DIR (deploy/run.sh adds the usual options).\n"
+     "SIGTERM to rank 0 (its pid is printed at start) or `coterie drain` ends it when all requests are done.",
+     NULL, cli_serve},
+    {"score", COT_CMD_SCORE, "MODEL_DIR --in FILE --out FILE", "log-probabilities of given texts, offline",
+     "Run under mpirun. Input lines {\"text\": \"…\"} or {\"tokens\": [...]}; output lines with tokens, logprobs and "
+     "top1.",
+     NULL, cli_score},
+    {"generate", COT_CMD_GENERATE, "PROMPT | -", "generate text through a running server",
+     "The prompt is sent as it is: no chat template is applied. `-` reads it from standard input.\n"
+     "Ctrl-C cancels the request on the server.",
+     client_generate_command, NULL},
+    {"status", COT_CMD_STATUS, "", "what a running server is doing", NULL, client_status_command, NULL},
+    {"bench", COT_CMD_BENCH, "", "load a running server and report latencies", NULL, client_bench_command, NULL},
+    {"drain", COT_CMD_DRAIN, "", "let a running server finish its requests and end", NULL, client_drain_command, NULL},
+    {"tokenize", COT_CMD_TOKENIZE, "MODEL_DIR --in FILE --out FILE", "text to token ids, offline",
+     "Input lines {\"text\": \"…\"}; output lines {\"ids\": [...], \"text\": \"…\"}. Reads tokenizer.json only.",
+     model_tokenize_command, NULL},
+    {"trace", COT_CMD_TRACE, "info FILE", "look at a routing trace", NULL, place_trace_command, NULL},
+    {"plan", 0, "…", "plan expert placement from traces (coterie-plan)", NULL, NULL, cli_plan},
+};
+const uint32_t CLI_COMMAND_COUNT = sizeof(CLI_COMMANDS) / sizeof(*CLI_COMMANDS);
+
+static const cli_command_t *find(const char *name)
+{
+    for (uint32_t i = 0; i < CLI_COMMAND_COUNT; i++)
+        if (strcmp(CLI_COMMANDS[i].name, name) == 0) return &CLI_COMMANDS[i];
+    return NULL;
+}
+
+static bool asks_help(int argc, char **argv)
+{
+    for (int i = 0; i < argc && strcmp(argv[i], "--") != 0; i++)
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) return true;
+    return false;
+}
+
+static int run(const cli_command_t *command, int argc, char **argv)
+{
+    if (command->run_raw != NULL) return command->run_raw(argc, argv);
+    cot_settings_t *settings = NULL;
+    cot_status_t status = cot_settings_parse(command->bit, argc, argv, &settings);
+    cot_log_level_t level = COT_LOG_INFO;
+    if (status == COT_OK && !cot_log_level_parse(cot_settings_string(settings, COT_SET_LOG_LEVEL), &level))
+        status = cot_fail(COT_ERR_INVALID, "--log-level must be error, warn, info or debug");
+    if (status != COT_OK) {
+        cot_log_error("%s (coterie %s --help lists the flags)", cot_error_text(), command->name);
+        cot_settings_destroy(settings);
+        return cot_exit_code(status);
+    }
+    cot_log_set_level(level);
+    int code = command->run(settings);
+    cot_settings_destroy(settings);
+    return code;
+}
+
+int main(int argc, char **argv)
+{
+    cot_json_setup();
+    if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+        cli_print_help();
+        return argc < 2 ? cot_exit_code(COT_ERR_INVALID) : 0;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        printf("coterie %s\n", COTERIE_VERSION);
+        return 0;
+    }
+    const cli_command_t *command = find(argv[1]);
+    if (command == NULL) {
+        cot_log_error("there is no command \"%.40s\"; coterie --help lists them", argv[1]);
+        return cot_exit_code(COT_ERR_INVALID);
+    }
+    if (command->bit != 0 && asks_help(argc - 2, argv + 2)) {
+        cli_print_command_help(command);
+        return 0;
+    }
+    return run(command, argc - 2, argv + 2);
+}
