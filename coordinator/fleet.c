@@ -71,7 +71,7 @@ cot_status_t coord_fleet_fault(const coord_fleet_t *fleet)
     for (uint32_t w = 0; w < fleet->workers; w++) {
         const rpc_start_t *worker = &fleet->worker[w];
         if (worker->status != 0)
-            return cot_fail((cot_status_t)-(int)worker->status, "rank %u: %.*s", w + 1, (int)sizeof(worker->text),
+            return cot_fail((cot_status_t) - (int)worker->status, "rank %u: %.*s", w + 1, (int)sizeof(worker->text),
                             worker->text);
     }
     return COT_OK;
