@@ -40,6 +40,11 @@ void *cot_alloc(size_t bytes)
     return counted(malloc(bytes > 0 ? bytes : 1));
 }
 
+void *cot_alloc_spared(size_t bytes)
+{
+    return counted(malloc(bytes > 0 ? bytes : 1));
+}
+
 void *cot_calloc(size_t count, size_t bytes)
 {
     if (must_fail()) return NULL;

@@ -9,6 +9,7 @@
 void *cot_alloc(size_t bytes);                 /* NULL when out of memory; cot_alloc(0) is a valid pointer */
 void *cot_calloc(size_t count, size_t bytes);  /* zeroed; NULL also when count x bytes overflows */
 void *cot_realloc(void *memory, size_t bytes); /* like realloc; on failure `memory` stays */
+void *cot_alloc_spared(size_t bytes);          /* spared by the test hook: for a library that cannot survive failure */
 void *cot_alloc_aligned(size_t bytes);         /* aligned to 64 bytes (a cache line, an AVX-512 register) */
 char *cot_strdup(const char *text);
 char *cot_strndup(const char *text, size_t bytes);
