@@ -17,18 +17,19 @@
 #include "base/status.h"
 
 /* OK, or the sentence in the test's output. */
-#define assert_ok(call)                                                                                                \
-    do {                                                                                                               \
-        cot_status_t status_ = (call);                                                                                 \
-        if (status_ != COT_OK) fail_msg("%s: %s", #call, cot_error_text());                                            \
+#define assert_ok(call)                                                     \
+    do {                                                                    \
+        cot_status_t status_ = (call);                                      \
+        if (status_ != COT_OK) fail_msg("%s: %s", #call, cot_error_text()); \
     } while (0)
 
 /* The status, and a piece of the sentence. */
-#define assert_fails(call, wanted, words)                                                                              \
-    do {                                                                                                               \
-        cot_status_t status_ = (call);                                                                                 \
-        if (status_ != (wanted) || strstr(cot_error_text(), (words)) == NULL)                                          \
-            fail_msg("%s: status %d, wanted %d and \"%s\" in: %s", #call, status_, (wanted), (words), cot_error_text()); \
+#define assert_fails(call, wanted, words)                                                             \
+    do {                                                                                              \
+        cot_status_t status_ = (call);                                                                \
+        if (status_ != (wanted) || strstr(cot_error_text(), (words)) == NULL)                         \
+            fail_msg("%s: status %d, wanted %d and \"%s\" in: %s", #call, status_, (wanted), (words), \
+                     cot_error_text());                                                               \
     } while (0)
 
 /* Makes a folder under the system's temporary one. */

@@ -62,10 +62,11 @@ static void replicas_are_chosen_by_home(void **state)
 static void round_trip_keeps_everything(void **state)
 {
     (void)state;
-    place_plan_t *plan = parse("{\"format\": \"coterie.plan/1\", \"model\": {\"name\": \"m\\\"x\", \"config_sha256\": \"ab\", "
-                               "\"experts\": 3}, \"exchange\": \"home\", \"ranks\": 2, \"layers\": "
-                               "[{\"layer\": 1, \"ranks\": [[2, 0], [1]]}, {\"layer\": 3, \"ranks\": [[0, 1, 2], [2]]}], "
-                               "\"objective\": {\"name\": \"crossings\", \"value\": 12, \"gap\": 0.25}, \"extra\": 1}");
+    place_plan_t *plan = parse(
+        "{\"format\": \"coterie.plan/1\", \"model\": {\"name\": \"m\\\"x\", \"config_sha256\": \"ab\", "
+        "\"experts\": 3}, \"exchange\": \"home\", \"ranks\": 2, \"layers\": "
+        "[{\"layer\": 1, \"ranks\": [[2, 0], [1]]}, {\"layer\": 3, \"ranks\": [[0, 1, 2], [2]]}], "
+        "\"objective\": {\"name\": \"crossings\", \"value\": 12, \"gap\": 0.25}, \"extra\": 1}");
     cot_buffer_t once = {0}, twice = {0};
     assert_ok(place_plan_print(plan, &once));
     place_plan_t *again = NULL;
@@ -147,9 +148,12 @@ int main(void)
 {
     cot_json_setup();
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(contiguous_spreads_the_rest),     cmocka_unit_test(more_ranks_than_experts),
-        cmocka_unit_test(replicas_are_chosen_by_home),     cmocka_unit_test(round_trip_keeps_everything),
-        cmocka_unit_test(bad_plans_are_refused),           cmocka_unit_test(another_model_or_job_is_refused),
+        cmocka_unit_test(contiguous_spreads_the_rest),
+        cmocka_unit_test(more_ranks_than_experts),
+        cmocka_unit_test(replicas_are_chosen_by_home),
+        cmocka_unit_test(round_trip_keeps_everything),
+        cmocka_unit_test(bad_plans_are_refused),
+        cmocka_unit_test(another_model_or_job_is_refused),
         cmocka_unit_test(every_failed_allocation_is_survived),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -99,7 +99,8 @@ static void a_full_recorder_leaves_out_whole_requests(void **state)
     assert_ok(place_recorder_create(&INFO, 2000, &recorder)); /* a row takes 4 + 1 + 2*4*2 = 21 bytes, 32 at a time */
     for (uint32_t position = 0; position < 32; position++) assert_ok(add(recorder, 0, position));
     for (uint32_t position = 0; position < 32; position++) assert_ok(add(recorder, 1, position));
-    for (uint32_t position = 0; position < 32; position++) assert_ok(add(recorder, 2, position) == COT_ERR_LIMIT ? COT_OK : COT_OK);
+    for (uint32_t position = 0; position < 32; position++)
+        assert_ok(add(recorder, 2, position) == COT_ERR_LIMIT ? COT_OK : COT_OK);
     assert_fails(add(recorder, 3, 0), COT_ERR_LIMIT, "--record-limit");
     assert_ok(add(recorder, 3, 1)); /* said once */
     place_recorder_drop(recorder, 1);
@@ -204,7 +205,7 @@ static void halves_round_to_even(void **state)
     (void)state;
     assert_int_equal(cot_half_from_float(1.0f), 0x3c00);
     assert_int_equal(cot_half_from_float(-2.5f), 0xc100);
-    assert_int_equal(cot_half_from_float(1.0f + 0x1p-11f), 0x3c00);           /* a tie: down to even */
+    assert_int_equal(cot_half_from_float(1.0f + 0x1p-11f), 0x3c00);            /* a tie: down to even */
     assert_int_equal(cot_half_from_float(1.0f + 0x1p-10f + 0x1p-11f), 0x3c02); /* a tie: up to even */
     assert_int_equal(cot_half_from_float(0x1p-24f), 1);
     assert_int_equal(cot_half_from_float(0x1p-25f), 0);
@@ -218,10 +219,14 @@ int main(void)
 {
     cot_json_setup();
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(order_of_arrival_does_not_matter), cmocka_unit_test(a_full_recorder_leaves_out_whole_requests),
-        cmocka_unit_test(an_unwritable_place_is_refused),   cmocka_unit_test(bad_traces_are_refused),
-        cmocka_unit_test(repeats_are_counted),              cmocka_unit_test(counts_are_read_from_the_diagonal),
-        cmocka_unit_test(imbalance_has_known_values),       cmocka_unit_test(halves_round_to_even),
+        cmocka_unit_test(order_of_arrival_does_not_matter),
+        cmocka_unit_test(a_full_recorder_leaves_out_whole_requests),
+        cmocka_unit_test(an_unwritable_place_is_refused),
+        cmocka_unit_test(bad_traces_are_refused),
+        cmocka_unit_test(repeats_are_counted),
+        cmocka_unit_test(counts_are_read_from_the_diagonal),
+        cmocka_unit_test(imbalance_has_known_values),
+        cmocka_unit_test(halves_round_to_even),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

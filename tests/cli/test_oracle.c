@@ -1,0 +1,136 @@
+/* `score` against Hugging Face transformers in float32: every log-probability of every row, for every fixture.
+ * Bars: float32 1e-4; bfloat16 2e-2, and the same likeliest token wherever the reference's margin exceeds that. */
+#include "tests/cli/job.h"
+
+#include "base/buffer.h"
+#include "base/safetensors.h"
+
+#include <math.h>
+
+static const uint32_t LENGTHS[] = {1, 2, 31, 97};
+enum { LENGTH_COUNT = 4, MODELS_MAX = 64 };
+
+static void write_input(const cot_safetensors_t *expected)
+{
+    cot_buffer_t text = {0};
+    for (int n = 0; n < LENGTH_COUNT; n++) {
+        char name[32];
+        snprintf(name, sizeof(name), "tokens_%u", LENGTHS[n]);
+        const cot_tensor_t *tokens = cot_safetensors_find(expected, name);
+        assert_non_null(tokens);
+        assert_ok(cot_buffer_printf(&text, "{\"tokens\": ["));
+        for (uint32_t i = 0; i < LENGTHS[n]; i++) {
+            int32_t id;
+            memcpy(&id, (const char *)tokens->data + i * sizeof(id), sizeof(id));
+            assert_ok(cot_buffer_printf(&text, i > 0 ? ", %d" : "%d", id));
+        }
+        assert_ok(cot_buffer_printf(&text, "]}\n"));
+    }
+    temporary_write(job_path("in.jsonl"), text.data, text.size);
+    cot_buffer_free(&text);
+}
+
+static float at(const cot_tensor_t *tensor, uint64_t index)
+{
+    float value;
+    memcpy(&value, (const char *)tensor->data + index * sizeof(value), sizeof(value));
+    return value;
+}
+
+static double log_sum(const cot_tensor_t *tensor, uint64_t row, uint64_t vocab)
+{
+    double largest = -INFINITY, sum = 0;
+    for (uint64_t v = 0; v < vocab; v++) largest = fmax(largest, at(tensor, row * vocab + v));
+    for (uint64_t v = 0; v < vocab; v++) sum += exp(at(tensor, row * vocab + v) - largest);
+    return largest + log(sum);
+}
+
+/* Largest difference of a row's log-probabilities; *flipped_out: our likeliest token is another although the margin is
+ * larger than `bar`. */
+static double compare_row(const cot_tensor_t *want, const cot_tensor_t *got, uint64_t row, double bar,
+                          bool *flipped_out)
+{
+    uint64_t vocab = want->shape[1], best = 0, ours = 0;
+    double want_sum = log_sum(want, row, vocab), got_sum = log_sum(got, row, vocab), worst = 0, second = -INFINITY;
+    for (uint64_t v = 0; v < vocab; v++) {
+        double difference = fabs((at(want, row * vocab + v) - want_sum) - (at(got, row * vocab + v) - got_sum));
+        if (!(difference <= worst)) worst = difference; /* a NaN is the worst */
+        if (at(want, row * vocab + v) > at(want, row * vocab + best)) best = v;
+        if (at(got, row * vocab + v) > at(got, row * vocab + ours)) ours = v;
+    }
+    for (uint64_t v = 0; v < vocab; v++)
+        if (v != best) second = fmax(second, at(want, row * vocab + v));
+    *flipped_out = ours != best && at(want, row * vocab + best) - second > bar;
+    return worst;
+}
+
+static double compare_all(const cot_safetensors_t *expected, double bar, const char *what)
+{
+    cot_safetensors_t *logits = NULL;
+    assert_ok(cot_safetensors_open(job_path("logits.safetensors"), &logits));
+    double worst = 0;
+    for (int n = 0; n < LENGTH_COUNT; n++) {
+        char name[32], number[8];
+        snprintf(name, sizeof(name), "logits_%u", LENGTHS[n]);
+        snprintf(number, sizeof(number), "%d", n);
+        const cot_tensor_t *want = cot_safetensors_find(expected, name), *got = cot_safetensors_find(logits, number);
+        assert_non_null(want);
+        assert_non_null(got);
+        assert_int_equal(got->dtype, COT_DTYPE_F32);
+        assert_int_equal(got->shape[0], LENGTHS[n]);
+        assert_int_equal(got->shape[1], want->shape[1]);
+        for (uint64_t row = 0; row < LENGTHS[n]; row++) {
+            bool flipped = false;
+            double difference = compare_row(want, got, row, bar, &flipped);
+            if (!(difference <= worst)) worst = difference;
+            if (flipped) fail_msg("%s: prompt %u row %u: another likeliest token", what, LENGTHS[n], (unsigned)row);
+        }
+    }
+    cot_safetensors_close(logits);
+    print_message("%-24s largest difference %.2g of %.2g\n", what, worst, bar);
+    return worst;
+}
+
+static void compare_model(const char *model, const char *dtype, double bar)
+{
+    char path[400], what[96];
+    snprintf(path, sizeof(path), COTERIE_SOURCE_DIR "/tests/fixtures/models/%s/expected.safetensors", model);
+    snprintf(what, sizeof(what), "%s %s", model, dtype);
+    cot_safetensors_t *expected = NULL;
+    assert_ok(cot_safetensors_open(path, &expected));
+    write_input(expected);
+    int code = job_run(
+        "$RUN -n 3 score $SOURCE/tests/fixtures/models/%s --dtype %s --in $DIR/in.jsonl --out $DIR/out.jsonl "
+        "--logits $DIR/logits.safetensors --max-step-tokens 40 --max-context 128 --kv-memory 4M > /dev/null",
+        model, dtype);
+    if (code != 0) job_stderr_has("\001");
+    assert_int_equal(code, 0);
+    if (!(compare_all(expected, bar, what) <= bar)) fail_msg("%s: over the bar", what);
+    cot_safetensors_close(expected);
+}
+
+static void every_model(const char *dtype, double bar)
+{
+    char names[MODELS_MAX][64];
+    uint32_t models = job_models(names, MODELS_MAX);
+    assert_true(models > 0);
+    for (uint32_t m = 0; m < models; m++) compare_model(names[m], dtype, bar);
+}
+
+static void float32_matches(void **state)
+{
+    (void)state;
+    every_model("float32", 1e-4);
+}
+
+static void bfloat16_matches(void **state)
+{
+    (void)state;
+    every_model("bfloat16", 2e-2);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(float32_matches), cmocka_unit_test(bfloat16_matches)};
+    return cmocka_run_group_tests(tests, job_setup, job_teardown);
+}

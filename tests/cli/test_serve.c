@@ -1,0 +1,148 @@
+/* A served model: the same text under load as alone, under every placement; cancelling, draining, signals. */
+#include "tests/cli/job.h"
+
+#include <signal.h>
+
+#define DEMO "$SOURCE/demo/model"
+#define SERVE "exec $RUN -n %u serve " DEMO " --listen unix:$DIR/s.sock --pid-file $DIR/pid %s"
+#define GENERATE "$PROGRAM generate --connect unix:$DIR/s.sock "
+
+enum { PROMPTS = 6 };
+static const char *const PROMPT[PROMPTS] = {"static int ",       "The ",       "def main(",
+                                            "In the beginning ", "#include <", "Returns the number of"};
+
+static pid_t serve(uint32_t workers, const char *flags)
+{
+    pid_t server = job_start(SERVE, workers + 1, flags);
+    for (int tries = 0; tries < 400; tries++) {
+        if (access(job_path("s.sock"), F_OK) == 0) return server;
+        usleep(50000);
+    }
+    fail_msg("the server did not open its socket");
+    return server;
+}
+
+static void drain(pid_t server)
+{
+    assert_int_equal(job_run("$PROGRAM drain --connect unix:$DIR/s.sock"), 0);
+    assert_int_equal(job_wait(server, 20000), 0);
+    assert_int_equal(access(job_path("s.sock"), F_OK), -1);
+}
+
+static void generate_alone(const char *stem)
+{
+    for (int p = 0; p < PROMPTS; p++)
+        assert_int_equal(job_run(GENERATE
+                                 "--seed %d --temperature 0.8 --max-tokens 60 --ignore-eos --json --logprobs 3 -- '%s' "
+                                 "> $DIR/%s.%d",
+                                 p, PROMPT[p], stem, p),
+                         0);
+}
+
+/* All at once, while the server is busy with others. */
+static void generate_together(const char *stem)
+{
+    pid_t load = job_start("$PROGRAM bench --connect unix:$DIR/s.sock --requests 24 --concurrency 8 --max-tokens 40 "
+                           "--prompt-tokens 100 > $DIR/bench");
+    pid_t client[PROMPTS];
+    for (int p = 0; p < PROMPTS; p++)
+        client[p] = job_start(GENERATE
+                              "--seed %d --temperature 0.8 --max-tokens 60 --ignore-eos --json --logprobs 3 -- '%s' "
+                              "> $DIR/%s.%d",
+                              p, PROMPT[p], stem, p);
+    for (int p = 0; p < PROMPTS; p++) assert_int_equal(job_wait(client[p], 60000), 0);
+    assert_int_equal(job_wait(load, 60000), 0);
+}
+
+/* The timing fields differ from run to run; what was generated must not. */
+static void assert_same_answers(const char *stem, const char *other)
+{
+    for (int p = 0; p < PROMPTS; p++)
+        assert_int_equal(
+            job_run("for f in %s.%d %s.%d; do grep -v '_ms\"' $DIR/$f > $DIR/$f.cut; test -s $DIR/$f.cut || exit 1; "
+                    "done; cmp $DIR/%s.%d.cut $DIR/%s.%d.cut",
+                    stem, p, other, p, stem, p, other, p),
+            0);
+}
+
+static void text_depends_on_nothing_else(void **state)
+{
+    (void)state;
+    pid_t server = serve(1, "");
+    generate_alone("alone");
+    drain(server);
+    static const char *const FLAGS[] = {"", "--kv-memory 300K --max-step-tokens 16", "--max-sequences 2"};
+    for (uint32_t workers = 1; workers <= 3; workers++) {
+        print_message("%u workers %s\n", workers, FLAGS[workers - 1]);
+        server = serve(workers, FLAGS[workers - 1]);
+        generate_together("busy");
+        assert_same_answers("alone", "busy");
+        drain(server);
+    }
+}
+
+static void sigterm_to_rank_0_drains(void **state)
+{
+    (void)state;
+    pid_t server = serve(2, "");
+    pid_t client = job_start(GENERATE "--max-tokens 300 --ignore-eos -- 'The ' > $DIR/text");
+    usleep(500000);
+    assert_int_equal(job_run("kill -TERM $(cat $DIR/pid)"), 0);
+    assert_int_equal(job_wait(client, 60000), 0);
+    assert_int_equal(job_wait(server, 20000), 0);
+}
+
+static void ctrl_c_on_the_launch_script(void **state)
+{
+    (void)state;
+    pid_t server = serve(2, "");
+    kill(-server, SIGINT);
+    int code = job_wait(server, 5000);
+    assert_true(code == 0 || code == 130);
+    assert_int_equal(job_run("sleep 0.3; ! pgrep -f \"$DIR/s.sock\""), 0);
+}
+
+static void a_killed_client_frees_its_request(void **state)
+{
+    (void)state;
+    pid_t server = serve(1, "--max-sequences 1");
+    pid_t client = job_start(
+        "exec $PROGRAM generate --connect unix:$DIR/s.sock --max-tokens 1500 --ignore-eos -- 'The ' > /dev/null");
+    usleep(300000);
+    kill(client, SIGKILL);
+    job_wait(client, 5000);
+    assert_int_equal(job_run(GENERATE "--max-tokens 5 --timeout 10000 -- 'The ' > $DIR/text"), 0);
+    drain(server);
+}
+
+static void a_port_in_use_is_refused(void **state)
+{
+    (void)state;
+    pid_t server = serve(1, "");
+    assert_int_equal(job_run("$RUN -n 2 serve " DEMO " --listen unix:$DIR/s.sock"), 5);
+    assert_true(job_stderr_has("in use"));
+    drain(server);
+}
+
+static void bad_requests_cost_only_themselves(void **state)
+{
+    (void)state;
+    pid_t server = serve(1, "--max-context 64");
+    assert_int_equal(job_run(GENERATE "--temperature -1 -- x > $DIR/text"), 2);
+    assert_true(job_stderr_has("temperature") || job_stderr_has("number"));
+    assert_int_not_equal(job_run(GENERATE "-- \"$(head -c 3000 $SOURCE/README.md)\" > $DIR/text"), 0);
+    assert_true(job_stderr_has("context"));
+    assert_int_equal(job_run("head -c 100000 /dev/urandom | timeout 2 nc -U $DIR/s.sock > /dev/null; true"), 0);
+    assert_int_equal(job_run(GENERATE "--max-tokens 3 -- x > $DIR/text"), 0);
+    drain(server);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(text_depends_on_nothing_else), cmocka_unit_test(sigterm_to_rank_0_drains),
+        cmocka_unit_test(ctrl_c_on_the_launch_script),  cmocka_unit_test(a_killed_client_frees_its_request),
+        cmocka_unit_test(a_port_in_use_is_refused),     cmocka_unit_test(bad_requests_cost_only_themselves),
+    };
+    return cmocka_run_group_tests(tests, job_setup, job_teardown);
+}
