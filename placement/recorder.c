@@ -157,6 +157,11 @@ uint64_t place_recorder_rows(const place_recorder_t *recorder)
     return recorder->rows;
 }
 
+uint32_t place_recorder_width(const place_recorder_t *recorder)
+{
+    return recorder->width;
+}
+
 /* ---- saving ---- */
 
 static cot_status_t declare(place_recorder_t *recorder, cot_safetensors_writer_t *writer)

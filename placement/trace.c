@@ -2,7 +2,6 @@
 
 #include "base/json.h"
 #include "base/memory.h"
-#include "base/safetensors.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -63,7 +62,7 @@ static int16_t read_i16(const cot_tensor_t *tensor, uint64_t index)
     return value;
 }
 
-static int64_t read_integer(const cot_tensor_t *tensor, uint64_t index)
+int64_t place_trace_integer(const cot_tensor_t *tensor, uint64_t index)
 {
     int32_t narrow;
     int64_t wide;
@@ -74,6 +73,11 @@ static int64_t read_integer(const cot_tensor_t *tensor, uint64_t index)
     }
 }
 
+const cot_tensor_t *place_trace_tensor(const place_trace_t *trace, const char *name)
+{
+    return cot_safetensors_find(trace->file, name);
+}
+
 uint32_t place_trace_expert(const place_trace_t *trace, uint64_t token, uint32_t layer, uint32_t k)
 {
     return (uint32_t)read_i16(trace->experts, token * row_width(trace) + (uint64_t)layer * trace->info.top_k + k);
@@ -82,10 +86,10 @@ uint32_t place_trace_expert(const place_trace_t *trace, uint64_t token, uint32_t
 place_trace_where_t place_trace_where(const place_trace_t *trace, uint64_t token)
 {
     return (place_trace_where_t){
-        .token_id = trace->token_id != NULL ? (int32_t)read_integer(trace->token_id, token) : -1,
-        .request = trace->request != NULL ? (int32_t)read_integer(trace->request, token) : -1,
-        .position = trace->position != NULL ? (int32_t)read_integer(trace->position, token) : -1,
-        .phase = trace->phase != NULL ? (int32_t)read_integer(trace->phase, token) : -1,
+        .token_id = trace->token_id != NULL ? (int32_t)place_trace_integer(trace->token_id, token) : -1,
+        .request = trace->request != NULL ? (int32_t)place_trace_integer(trace->request, token) : -1,
+        .position = trace->position != NULL ? (int32_t)place_trace_integer(trace->position, token) : -1,
+        .phase = trace->phase != NULL ? (int32_t)place_trace_integer(trace->phase, token) : -1,
     };
 }
 
@@ -219,7 +223,7 @@ static cot_status_t open_counts(place_trace_t *trace)
              plane = dims == 2 ? tensor->shape[1] : tensor->shape[1] * tensor->shape[1];
     for (uint32_t layer = 0; layer < trace->info.layers; layer++)
         for (uint32_t expert = 0; expert < trace->info.experts; expert++) {
-            int64_t count = read_integer(tensor, layer * plane + expert * stride);
+            int64_t count = place_trace_integer(tensor, layer * plane + expert * stride);
             if (count < 0 || count > INT64_MAX / TRACE_MAX_EXPERTS)
                 return cot_fail(COT_ERR_FORMAT, "layer %u expert %u: a count of %lld is impossible",
                                 trace->layer_index[layer], expert, (long long)count);

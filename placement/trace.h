@@ -2,6 +2,7 @@
 #ifndef PLACE_TRACE_H
 #define PLACE_TRACE_H
 
+#include "base/safetensors.h"
 #include "base/status.h"
 
 #include <stdbool.h>
@@ -35,6 +36,7 @@ cot_status_t place_recorder_add(place_recorder_t *recorder, const place_trace_ro
 /* Forgets a request (cancelled before it gave a token, say). */
 void place_recorder_drop(place_recorder_t *recorder, uint32_t request);
 uint64_t place_recorder_rows(const place_recorder_t *recorder);
+uint32_t place_recorder_width(const place_recorder_t *recorder); /* layers x top_k: choices of a row */
 /* Rows sorted by request and position: byte-identical for any number of workers and any plan. */
 cot_status_t place_recorder_save(place_recorder_t *recorder, const char *path);
 void place_recorder_destroy(place_recorder_t *recorder);
@@ -60,6 +62,10 @@ typedef struct {
     int32_t token_id, request, position, phase;
 } place_trace_where_t;
 place_trace_where_t place_trace_where(const place_trace_t *trace, uint64_t token);
+
+/* A tensor of the file by name, NULL if absent; and element `index` of one of type I32, I64 or U8. */
+const cot_tensor_t *place_trace_tensor(const place_trace_t *trace, const char *name);
+int64_t place_trace_integer(const cot_tensor_t *tensor, uint64_t index);
 
 /* Tokens routed to each expert, [layers, experts]; counted from the rows, or as the file states it. */
 const int64_t *place_trace_load(const place_trace_t *trace);
