@@ -17,8 +17,8 @@ void model_tokenizer_destroy(model_tokenizer_t *tokenizer);
 uint32_t model_tokenizer_size(const model_tokenizer_t *tokenizer); /* highest id + 1 */
 
 /* Ids of UTF-8 `text`, appended to `ids` (an array of int32_t in a byte buffer). Special tokens written in the text are
- * recognised; `add_special` puts the post-processor's tokens around it. Invalid UTF-8: COT_ERR_INVALID, with the offset.
- * Linear time but for merges inside one pre-token (n log n). */
+ * recognised; `add_special` puts the post-processor's tokens around it. Invalid UTF-8: COT_ERR_INVALID, with the
+ * offset. Linear time but for merges inside one pre-token (n log n). */
 cot_status_t model_tokenizer_encode(const model_tokenizer_t *tokenizer, const char *text, size_t bytes,
                                     bool add_special, cot_buffer_t *ids);
 
