@@ -30,20 +30,32 @@ bool comm_launched(int *ranks_out);
 /* A fabric of `ranks` links inside this process; links[i] is rank i's end. For tests. */
 cot_status_t comm_local_start(uint32_t ranks, comm_link_t **links);
 void comm_local_finish(uint32_t ranks, comm_link_t **links);
+/* From the rank's n-th message on (after `after_sends` more): loses that one, or all that follow, as a dead rank would.
+ */
+typedef enum { COMM_FAULT_DROP_ONE, COMM_FAULT_DIE } comm_fault_t;
+void comm_local_fault(comm_link_t *link, comm_fault_t fault, int64_t after_sends);
 
 uint32_t comm_rank(const comm_link_t *link);
 uint32_t comm_ranks(const comm_link_t *link);
-uint32_t comm_node_rank(const comm_link_t *link);  /* among the ranks of this host */
+uint32_t comm_node_rank(const comm_link_t *link); /* among the ranks of this host */
 uint32_t comm_node_ranks(const comm_link_t *link);
 uint32_t comm_node(const comm_link_t *link, uint32_t rank); /* host index of any rank, in order of lowest rank */
 
 /* ---- control messages: whole, in order for each (peer, tag) ---- */
 
-typedef enum { COMM_TAG_SETUP, COMM_TAG_STEP, COMM_TAG_RESULT, COMM_TAG_COUNTS, COMM_TAG_ROWS, COMM_TAG_RETURN, COMM_TAG_COUNT } comm_tag_t;
+typedef enum {
+    COMM_TAG_SETUP,
+    COMM_TAG_STEP,
+    COMM_TAG_RESULT,
+    COMM_TAG_COUNTS,
+    COMM_TAG_ROWS,
+    COMM_TAG_RETURN,
+    COMM_TAG_COUNT
+} comm_tag_t;
 
 typedef struct {
     uint32_t peer;
-    const void *bytes;  /* valid until the next comm_poll or comm_receive of the same tag on this link */
+    const void *bytes; /* valid until the next comm_poll or comm_receive of the same tag on this link */
     size_t count;
 } comm_message_t;
 
@@ -68,12 +80,12 @@ void comm_interrupt(comm_link_t *link);
 typedef struct comm_group comm_group_t;
 
 typedef struct {
-    comm_link_t *link;      /* borrowed */
+    comm_link_t *link; /* borrowed */
     uint32_t first, ranks;
-    size_t row_bytes;       /* bytes of one row, both ways */
-    uint32_t max_tokens;    /* most home tokens of a rank in a step */
+    size_t row_bytes;    /* bytes of one row, both ways */
+    uint32_t max_tokens; /* most home tokens of a rank in a step */
     uint32_t top_k;
-    int64_t timeout_ms;     /* of one dispatch or one combine */
+    int64_t timeout_ms; /* of one dispatch or one combine */
 } comm_group_config_t;
 
 cot_status_t comm_group_create(const comm_group_config_t *config, comm_group_t **group_out);
@@ -84,19 +96,19 @@ size_t comm_group_buffer_bytes(const comm_group_t *group);
 void comm_group_locate(comm_group_t *group, uint64_t step, uint32_t layer);
 
 typedef struct {
-    uint32_t tokens;        /* home tokens of this rank: may be 0 */
-    const void *rows;       /* [tokens, row_bytes] */
-    const int32_t *expert;  /* [tokens, top_k] logical expert; negative: no assignment */
-    const int32_t *rank;    /* [tokens, top_k] group member that computes it */
+    uint32_t tokens;       /* home tokens of this rank: may be 0 */
+    const void *rows;      /* [tokens, row_bytes] */
+    const int32_t *expert; /* [tokens, top_k] logical expert; negative: no assignment */
+    const int32_t *rank;   /* [tokens, top_k] group member that computes it */
 } comm_dispatch_args_t;
 
 /* What arrived. Borrowed from the group until its next dispatch. Order: source member, then token, then k: the same
  * under every placement for the rows of one expert. */
 typedef struct {
     uint32_t rows, assignments;
-    const void *data;       /* [rows, row_bytes] one copy of a row per source token */
-    const uint32_t *row;    /* [assignments] index into rows */
-    const int32_t *expert;  /* [assignments] */
+    const void *data;      /* [rows, row_bytes] one copy of a row per source token */
+    const uint32_t *row;   /* [assignments] index into rows */
+    const int32_t *expert; /* [assignments] */
 } comm_received_t;
 
 /* Exact counts first, then one copy of a row for each destination member. */
