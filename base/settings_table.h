@@ -38,6 +38,7 @@
     X(CONNECT, "connect", STRING, "", "address", COT_CMD_CLIENT, "where the server listens; same default") \
     X(TOKEN_FILE, "token-file", STRING, "", "file", COT_CMD_SERVE | COT_CMD_CLIENT, "file with the access token (or the variable COTERIE_TOKEN)") \
     X(TOKEN, "token", STRING, "", "", 0, "only as the variable COTERIE_TOKEN") \
+    X(PID_FILE, "pid-file", STRING, "", "file", COT_CMD_SERVE, "write rank 0's pid here while serving: SIGTERM to it drains") \
     X(TLS_CERT, "tls-cert", STRING, "", "file", COT_CMD_SERVE, "certificate chain (PEM): turns TLS on") \
     X(TLS_KEY, "tls-key", STRING, "", "file", COT_CMD_SERVE, "its private key (PEM)") \
     X(TLS_CA, "tls-ca", STRING, "", "file", COT_CMD_CLIENT, "talk TLS, trusting these certificates (PEM)") \
