@@ -37,11 +37,38 @@ const char *job_path(const char *name)
     return path;
 }
 
+/* What runs now, for the handler: an interrupted test leaves nothing behind. */
+enum { RUNNING_MAX = 64 };
+static volatile pid_t running[RUNNING_MAX];
+
+static void on_interrupt(int number)
+{
+    for (int i = 0; i < RUNNING_MAX; i++)
+        if (running[i] != 0) kill(-running[i], SIGTERM);
+    signal(number, SIG_DFL);
+    raise(number);
+}
+
+static void note_running(pid_t from, pid_t to)
+{
+    for (int i = 0; i < RUNNING_MAX; i++)
+        if (running[i] == from) {
+            running[i] = to;
+            return;
+        }
+    fail_msg("more than %d commands at once", RUNNING_MAX);
+}
+
 static pid_t start_shell(const char *command)
 {
+    signal(SIGINT, on_interrupt);
+    signal(SIGTERM, on_interrupt);
     pid_t pid = fork();
     if (pid < 0) fail_msg("cannot fork");
-    if (pid > 0) return pid;
+    if (pid > 0) {
+        note_running(0, pid);
+        return pid;
+    }
     setpgid(0, 0);
     if (freopen(job_path("stderr"), "w", stderr) == NULL || freopen("/dev/null", "r", stdin) == NULL) _exit(99);
     execl("/bin/bash", "bash", "-c", command, (char *)NULL);
@@ -61,6 +88,7 @@ int job_wait(pid_t pid, int timeout_ms)
         }
         usleep(5000);
     }
+    note_running(pid, 0);
     return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
