@@ -164,17 +164,33 @@ static cot_status_t take_added(const json_t *entry, model_tokenizer_t *tokenizer
     return COT_OK;
 }
 
+/* A token that is matched in its normalised form also decodes to that form, as in the library. (Should it be special,
+ * it still counts as such; the library then forgets that.) */
+static cot_status_t place_normalized(model_tokenizer_t *tokenizer, cot_buffer_t buffers[2], uint32_t index)
+{
+    uint32_t id = tokenizer->added[index].id;
+    model_text_t text, normal;
+    text.data = model_strings_get(&tokenizer->content, id, &text.bytes);
+    normal = text;
+    COT_TRY(model_normalize(tokenizer, buffers, &normal));
+    if (normal.bytes == 0) return cot_fail(COT_ERR_FORMAT, "the added token %u normalises to nothing", id);
+    COT_TRY(model_trie_add(&tokenizer->normal, normal.data, normal.bytes, index));
+    return normal.data == text.data ? COT_OK : model_strings_rename(&tokenizer->content, id, normal.data, normal.bytes);
+}
+
 /* Special tokens go into the tries first: of two that normalise to the same text the first one wins. */
 static cot_status_t fill_tries(model_tokenizer_t *tokenizer, cot_buffer_t buffers[2], bool special)
 {
     for (uint32_t i = 0; i < tokenizer->added_count; i++) {
         const model_added_t *added = &tokenizer->added[i];
         if (added->special != special) continue;
+        if (added->normalized) {
+            COT_TRY(place_normalized(tokenizer, buffers, i));
+            continue;
+        }
         model_text_t text;
         text.data = model_strings_get(&tokenizer->content, added->id, &text.bytes);
-        if (added->normalized) COT_TRY(model_normalize(tokenizer, buffers, &text));
-        if (text.bytes == 0) return cot_fail(COT_ERR_FORMAT, "the added token %u normalises to nothing", added->id);
-        COT_TRY(model_trie_add(added->normalized ? &tokenizer->normal : &tokenizer->raw, text.data, text.bytes, i));
+        COT_TRY(model_trie_add(&tokenizer->raw, text.data, text.bytes, i));
     }
     return COT_OK;
 }

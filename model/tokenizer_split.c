@@ -107,7 +107,7 @@ static cot_status_t compile_in(pcre2_general_context *memory, const char *patter
     if (code == NULL) {
         char reason[128] = "";
         pcre2_get_error_message(error, (PCRE2_UCHAR *)reason, sizeof reason);
-        if (error == PCRE2_ERROR_NOMEMORY || error == 121)
+        if (error == PCRE2_ERROR_NOMEMORY || error == PCRE2_ERROR_HEAP_FAILED)
             return cot_fail(COT_ERR_NO_MEMORY, "no memory for a pattern");
         return cot_fail(COT_ERR_FORMAT, "the pattern \"%s\" is wrong at byte %zu: %s", pattern, (size_t)offset, reason);
     }

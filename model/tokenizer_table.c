@@ -61,19 +61,32 @@ void model_strings_destroy(model_strings_t *strings)
     *strings = (model_strings_t){0};
 }
 
-cot_status_t model_strings_add(model_strings_t *strings, const char *bytes, size_t count, uint32_t id)
+/* Puts the bytes behind those of the others. */
+static cot_status_t keep_bytes(model_strings_t *strings, uint32_t id, const char *bytes, size_t count)
 {
-    assert(id < strings->ids && !model_strings_has(strings, id));
     if (count >= MODEL_NO_TOKEN || strings->bytes.size + count >= MODEL_NO_TOKEN)
         return cot_fail(COT_ERR_LIMIT, "the tokens' text takes 4 GiB or more");
     model_span_t span = {(uint32_t)strings->bytes.size, (uint32_t)count};
     COT_TRY(cot_buffer_append(&strings->bytes, bytes, count));
     strings->spans[id] = span;
-    if (span.length > strings->longest) strings->longest = span.length;
+    return COT_OK;
+}
+
+cot_status_t model_strings_add(model_strings_t *strings, const char *bytes, size_t count, uint32_t id)
+{
+    assert(id < strings->ids && !model_strings_has(strings, id));
+    COT_TRY(keep_bytes(strings, id, bytes, count));
+    if (count > strings->longest) strings->longest = (uint32_t)count;
     uint64_t hash = hash_bytes(bytes, count), at = hash & strings->mask;
     while (strings->slots[at].id != MODEL_NO_TOKEN) at = (at + 1) & strings->mask;
     strings->slots[at] = (model_string_slot_t){.tag = (uint32_t)(hash >> 32), .id = id};
     return COT_OK;
+}
+
+cot_status_t model_strings_rename(model_strings_t *strings, uint32_t id, const char *bytes, size_t count)
+{
+    assert(model_strings_has(strings, id));
+    return keep_bytes(strings, id, bytes, count);
 }
 
 uint32_t model_strings_find(const model_strings_t *strings, const char *bytes, size_t count)

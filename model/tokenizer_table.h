@@ -37,6 +37,8 @@ cot_status_t model_strings_create(uint32_t entries, uint32_t ids, model_strings_
 void model_strings_destroy(model_strings_t *strings);
 /* The bytes must be new and the id unused: the caller has looked. */
 cot_status_t model_strings_add(model_strings_t *strings, const char *bytes, size_t count, uint32_t id);
+/* Another text for an id, once nothing is looked up by text any more: only get returns it. */
+cot_status_t model_strings_rename(model_strings_t *strings, uint32_t id, const char *bytes, size_t count);
 /* MODEL_NO_TOKEN when absent. */
 uint32_t model_strings_find(const model_strings_t *strings, const char *bytes, size_t count);
 bool model_strings_has(const model_strings_t *strings, uint32_t id);

@@ -231,12 +231,10 @@ static void order_all_marks(int32_t *codes, size_t count, int32_t *spare)
 /* Normalises text[0, bytes) that holds no inert code point. `codes` has room for 2 x 4 code points a character. */
 static cot_status_t normalise_run(const char *text, size_t bytes, cot_buffer_t *scratch, cot_buffer_t *out)
 {
-    cot_buffer_clear(scratch);
     /* A byte decomposes to at most two code points (a character of two bytes to four at most; Hangul's three to 3). */
     size_t room = 2 * bytes + 4;
-    void *space;
-    COT_TRY(cot_buffer_extend(scratch, 2 * room * sizeof(int32_t), &space));
-    int32_t *codes = space, *spare = codes + room;
+    COT_TRY(cot_buffer_reserve(scratch, 2 * room * sizeof(int32_t)));
+    int32_t *codes = (int32_t *)(void *)scratch->data, *spare = codes + room;
     size_t count = 0;
     int boundary = 0;
     for (size_t at = 0, length; at < bytes; at += length) {
@@ -258,8 +256,9 @@ static cot_status_t normalise_run(const char *text, size_t bytes, cot_buffer_t *
     return COT_OK;
 }
 
-/* Where to cut a long text: ASCII neither decomposes nor composes with what stands before it. */
-#define RUN_BYTES ((size_t)1 << 16)
+/* Text is normalised in runs: ASCII neither decomposes nor composes with what stands before it, so that any ASCII
+ * character may begin one. Short runs leave most of a text that is in the form already untouched. */
+#define RUN_BYTES ((size_t)256)
 
 /* Bytes that are normalised at once: up to the first inert code point, or a place to cut. */
 static size_t run_length(const char *text, size_t bytes)
@@ -280,7 +279,9 @@ cot_status_t model_nfc(const char *text, size_t bytes, cot_buffer_t *out)
     cot_status_t status = COT_OK;
     for (size_t at = 0; at < bytes;) {
         size_t run = run_length(text + at, bytes - at);
-        if (run > 0) {
+        if (run > 0 && model_is_nfc_quick(text + at, run)) {
+            COT_TRY_GOTO(cot_buffer_append(out, text + at, run), status, free_scratch);
+        } else if (run > 0) {
             COT_TRY_GOTO(normalise_run(text + at, run, &scratch, out), status, free_scratch);
         } else {
             model_utf8_at(text + at, &run); /* an inert character stays as it is */
