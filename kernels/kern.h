@@ -18,9 +18,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define KERN_KV_BLOCK 16     /* tokens of a KV block */
-#define KERN_ATTN_KEYS 64    /* keys of one softmax block, aligned to absolute position 0 */
-#define KERN_NO_EXPERT (-1)  /* expert id of a padded assignment */
+#define KERN_KV_BLOCK 16    /* tokens of a KV block */
+#define KERN_ATTN_KEYS 64   /* keys of one softmax block, aligned to absolute position 0 */
+#define KERN_NO_EXPERT (-1) /* expert id of a padded assignment */
+#define KERN_MAX_HEAD_DIM 512
 
 typedef enum { KERN_BF16, KERN_F32 } kern_dtype_t;
 
@@ -48,20 +49,20 @@ typedef enum { KERN_QK_NORM_NONE, KERN_QK_NORM_HEAD, KERN_QK_NORM_FULL } kern_qk
 /* What all layers share. Copied by create, but for `pool`, which is borrowed. */
 typedef struct {
     kern_dtype_t act;
-    kern_isa_t isa;       /* cpu backend only */
-    cot_pool_t *pool;     /* NULL: the calling thread alone */
+    kern_isa_t isa;   /* cpu backend only */
+    cot_pool_t *pool; /* NULL: the calling thread alone */
     uint32_t hidden, heads, kv_heads, head_dim, vocab;
     uint32_t experts, top_k;
-    uint32_t max_width;   /* widest inner dimension of any expert, shared expert or dense layer */
-    uint32_t max_rows;    /* most home rows of a step */
+    uint32_t max_width;       /* widest inner dimension of any expert, shared expert or dense layer */
+    uint32_t max_rows;        /* most home rows of a step */
     uint32_t max_assignments; /* most (row, expert) pairs that arrive on this rank in a step */
     uint32_t max_context;
     float norm_eps;
-    float clip_qkv;       /* 0: none */
-    bool norm_topk;       /* gate weights of the top-k divided by their sum */
+    float clip_qkv; /* Q, K and V are clamped to [-clip, clip] after the q/k norm; 0: none */
+    bool norm_topk; /* gate weights of the top-k divided by their sum */
     kern_qk_norm_t qk_norm;
     const double *inv_freq; /* [head_dim / 2] RoPE inverse frequencies */
-    double rope_factor;   /* factor on cos and sin (YaRN's attention factor); 1 without */
+    double rope_factor;     /* factor on cos and sin (YaRN's attention factor); 1 without */
 } kern_config_t;
 
 /* A weight as the backend wants it: [rows = outputs, cols = inputs]. Made by ops->matrix_create. */
@@ -74,17 +75,17 @@ typedef struct {
 
 /* Vectors (norm weights, biases) are float, widened at load; NULL where the model has none. */
 typedef struct {
-    const float *input_norm;            /* [H] */
-    kern_matrix_t q, k, v, o;           /* [heads*D, H] [kv_heads*D, H] [kv_heads*D, H] [H, heads*D] */
+    const float *input_norm;  /* [H] */
+    kern_matrix_t q, k, v, o; /* [heads*D, H] [kv_heads*D, H] [kv_heads*D, H] [H, heads*D] */
     const float *q_bias, *k_bias, *v_bias, *o_bias;
-    const float *q_norm, *k_norm;       /* [D] (HEAD) or the full width (FULL) */
-    const float *post_norm;             /* [H] */
-    uint32_t window;                    /* sliding window in tokens, the query's own included; 0: none */
+    const float *q_norm, *k_norm; /* [D] (HEAD) or the full width (FULL) */
+    const float *post_norm;       /* [H] */
+    uint32_t window;              /* sliding window in tokens, the query's own included; 0: none */
 } kern_attn_weights_t;
 
 /* out = down( silu(gate x) * (up x) ): an expert, a shared expert or a dense layer. */
 typedef struct {
-    kern_matrix_t gate, up, down;       /* [I, H] [I, H] [H, I] */
+    kern_matrix_t gate, up, down; /* [I, H] [I, H] [H, I] */
 } kern_ffn_weights_t;
 
 /* Keys and values of one layer: blocks of KERN_KV_BLOCK tokens; the layout inside is the backend's. */
@@ -105,55 +106,58 @@ typedef struct kern kern_t; /* a backend's instance: owns scratch. One thread at
 typedef struct {
     const kern_matrix_t *table; /* [V, H] */
     uint32_t rows;
-    const int32_t *tokens;      /* [T] each < V */
-    float *x;                   /* out [T, H] residual */
+    const int32_t *tokens; /* [T] each < V */
+    float *x;              /* out [T, H] residual */
 } kern_embed_args_t;
 
-/* norm, QKV (+ bias, clip), q/k norm, RoPE, write of K and V into the blocks. */
+/* norm, QKV (+ bias), q/k norm, clip (in this order, as OLMoE does), RoPE (half-split: element i turns with i + D/2),
+ * write of K and V into the blocks. */
 typedef struct {
     const kern_attn_weights_t *weights;
     uint32_t rows, runs;
-    const kern_run_t *run;      /* [runs], cover all rows */
-    const float *x;             /* [T, H] */
-    void *q;                    /* out act [T, heads, D] */
+    const kern_run_t *run; /* [runs], cover all rows */
+    const float *x;        /* [T, H] */
+    void *q;               /* out act [T, heads, D] */
     kern_kv_t *kv;
 } kern_attn_in_args_t;
 
-/* Causal grouped-query attention over the runs' blocks. */
+/* Causal grouped-query attention over the runs' blocks. Blocks of KERN_ATTN_KEYS keys are taken in order; the running
+ * maximum of score / ln 2 is rounded up to an integer, so that every rescale is by a power of two and exact. The
+ * denominator adds the rounded probabilities. Keys outside a row's causal window are never read as values. */
 typedef struct {
     const kern_attn_weights_t *weights;
     uint32_t rows, runs;
     const kern_run_t *run;
-    const void *q;              /* act [T, heads, D] */
+    const void *q; /* act [T, heads, D] */
     const kern_kv_t *kv;
-    void *out;                  /* out act [T, heads, D] */
+    void *out; /* out act [T, heads, D] */
 } kern_attention_args_t;
 
 /* x += O attn (+ bias); normed = rms_norm(x) * post_norm, the row that is routed and dispatched. */
 typedef struct {
     const kern_attn_weights_t *weights;
     uint32_t rows;
-    const void *attn;           /* act [T, heads, D] */
-    float *x;                   /* in, out [T, H] */
-    void *normed;               /* out act [T, H] */
+    const void *attn; /* act [T, heads, D] */
+    float *x;         /* in, out [T, H] */
+    void *normed;     /* out act [T, H] */
 } kern_attn_out_args_t;
 
 /* logits = normed · gateᵀ; softmax over all E in fp32; the K largest (logit descending, then id ascending); weights
  * divided by their sum if norm_topk. A row with a NaN gets K distinct valid ids and harms no other row. */
 typedef struct {
-    const kern_matrix_t *gate;  /* [E, H] */
+    const kern_matrix_t *gate; /* [E, H] */
     uint32_t rows;
-    const void *normed;         /* act [T, H] */
-    int32_t *expert;            /* out [T, K] */
-    float *weight;              /* out [T, K] */
+    const void *normed; /* act [T, H] */
+    int32_t *expert;    /* out [T, K] */
+    float *weight;      /* out [T, K] */
 } kern_route_args_t;
 
 /* Stable counting sort of assignments by local slot. */
 typedef struct {
     uint32_t assignments, slots;
-    const int32_t *slot;        /* [assignments] in [0, slots) */
-    uint32_t *order;            /* out [assignments]: assignment indices in slot order */
-    uint32_t *slot_begin;       /* out [slots + 1]: range of `order` of each slot */
+    const int32_t *slot;  /* [assignments] in [0, slots) */
+    uint32_t *order;      /* out [assignments]: assignment indices in slot order */
+    uint32_t *slot_begin; /* out [slots + 1]: range of `order` of each slot */
 } kern_sort_args_t;
 
 /* y[a] = expert(slot of a)(x[row[a]]) for every assignment a. */
@@ -170,72 +174,78 @@ typedef struct {
 /* A dense layer, or a shared expert: y = ffn(normed); scale[t] = sigmoid(normed[t] · gate) where there is a gate. */
 typedef struct {
     const kern_ffn_weights_t *ffn;
-    const kern_matrix_t *gate;  /* [1, H] or NULL */
+    const kern_matrix_t *gate; /* [1, H] or NULL */
     uint32_t rows;
-    const void *normed;         /* act [T, H] */
-    void *y;                    /* out act [T, H] */
-    float *scale;               /* out [T]; 1 without a gate */
+    const void *normed; /* act [T, H] */
+    void *y;            /* out act [T, H] */
+    float *scale;       /* out [T]; 1 without a gate */
 } kern_mlp_args_t;
 
 /* x[t] += ( sum over k in order of weight[t,k] * y[t,k] ) + scale[t] * shared[t], in fp32. */
 typedef struct {
-    uint32_t rows, top_k;       /* top_k 0: a dense layer */
-    const float *weight;        /* [T, K] */
-    const void *y;              /* act [T, K, H] */
-    const void *shared;         /* act [T, H] or NULL */
-    const float *scale;         /* [T] with `shared` */
-    float *x;                   /* in, out [T, H] */
+    uint32_t rows, top_k; /* top_k 0: a dense layer */
+    const float *weight;  /* [T, K] */
+    const void *y;        /* act [T, K, H] */
+    const void *shared;   /* act [T, H] or NULL */
+    const float *scale;   /* [T] with `shared` */
+    float *x;             /* in, out [T, H] */
 } kern_combine_args_t;
 
 /* logits[i] = lm_head · (rms_norm(x[row[i]]) * norm). */
 typedef struct {
-    const float *norm;          /* [H] */
+    const float *norm;            /* [H] */
     const kern_matrix_t *lm_head; /* [V, H] */
-    uint32_t rows;              /* n */
-    const uint32_t *row;        /* [n] */
-    const float *x;             /* [T, H] */
-    float *logits;              /* out [n, V] */
+    uint32_t rows;                /* n */
+    const uint32_t *row;          /* [n] */
+    const float *x;               /* [T, H] */
+    float *logits;                /* out [n, V] */
 } kern_head_args_t;
 
 #define KERN_TOP_LOGPROBS 20
 
 /* One draw. Order of the steps, as in Hugging Face: repetition penalty, temperature, top-k, top-p, min-p, draw. The
- * generator is Philox-4x32-10 keyed by `seed` at counter `position`: a draw depends on nothing else. Logprobs are of the
- * raw logits (before penalty and temperature). */
+ * generator is Philox-4x32-10 keyed by `seed` at counter `position`: a draw depends on nothing else. Logprobs are of
+ * the raw logits (before penalty and temperature). Candidates are ordered by (logit descending, id ascending). top-k
+ * keeps exactly k of them (Hugging Face also keeps those that tie with the k-th); top-p, after it, keeps a candidate
+ * while those before it hold less than top_p; min-p keeps it while its probability is at least min_p of the first
+ * one's. A NaN logit counts as minus infinity. */
 typedef struct {
-    const float *logits;        /* [V] */
-    float temperature;          /* 0: greedy (ties to the lower id) */
-    float top_p, min_p;         /* 1 and 0: off */
-    float repetition_penalty;   /* 1: off */
-    uint32_t top_k;             /* 0: off */
+    const float *logits;      /* [V] */
+    float temperature;        /* 0: greedy (ties to the lower id) */
+    float top_p, min_p;       /* 1 and 0: off */
+    float repetition_penalty; /* 1: off */
+    uint32_t top_k;           /* 0: off */
     uint64_t seed;
-    uint32_t position;          /* of the token that is drawn */
-    const int32_t *history;     /* [history_tokens] prompt and generated so far */
+    uint32_t position;      /* of the token that is drawn */
+    const int32_t *history; /* [history_tokens] prompt and generated so far */
     uint32_t history_tokens;
-    uint32_t top_logprobs;      /* how many of the likeliest to return, at most KERN_TOP_LOGPROBS */
-    int32_t forced;             /* a token to score instead of drawing; -1: draw */
+    uint32_t top_logprobs; /* how many of the likeliest to return, at most KERN_TOP_LOGPROBS */
+    int32_t forced;        /* a token to score instead of drawing; -1: draw */
 } kern_draw_t;
 
 typedef struct {
-    int32_t token;              /* drawn, or `forced` */
-    float logprob;              /* of `token` */
-    int32_t top_token[KERN_TOP_LOGPROBS]; /* [0] is always set: the likeliest token */
+    int32_t token;                        /* drawn, or `forced` */
+    float logprob;                        /* of `token` */
+    int32_t top_token[KERN_TOP_LOGPROBS]; /* [0] is always set: the likeliest token; -1 past the vocabulary's end */
     float top_logprob[KERN_TOP_LOGPROBS];
 } kern_drawn_t;
 
 typedef struct {
     uint32_t rows;
-    const kern_draw_t *draw;    /* [n] */
-    kern_drawn_t *drawn;        /* out [n] */
+    const kern_draw_t *draw; /* [n] */
+    kern_drawn_t *drawn;     /* out [n] */
 } kern_sample_args_t;
 
-/* A backend. All functions return COT_ERR_DEVICE or COT_ERR_NO_MEMORY at worst; shapes are checked by assert. */
+/* A backend. create refuses a shape that it cannot serve (COT_ERR_INVALID) and an instruction set that this machine
+ * lacks (COT_ERR_UNSUPPORTED); stages return COT_ERR_DEVICE or COT_ERR_NO_MEMORY at worst; their shapes are checked by
+ * assert. */
 typedef struct kern_ops {
     const char *name;
     cot_status_t (*create)(const kern_config_t *config, kern_t **kern_out);
     void (*destroy)(kern_t *kern);
     size_t (*scratch_bytes)(const kern_t *kern);
-    void *(*alloc)(kern_t *kern, size_t bytes); /* memory that the stages read and write; zeroed */
+    void *(*alloc)(kern_t *kern,
+                   size_t bytes); /* memory that the stages read and write; zeroed; NULL when there is none */
     void (*free)(kern_t *kern, void *memory);
     /* Bytes of one KV block of one layer. */
     size_t (*kv_block_bytes)(const kern_t *kern);
