@@ -207,22 +207,17 @@ void coord_flight_clear(coord_flight_t *flight)
     cot_buffer_clear(&flight->runs);
 }
 
-static cot_status_t compose(coord_engine_t *engine, coord_flight_t *flight)
+cot_status_t coord_compose(coord_engine_t *engine, bool *sent_out)
 {
+    coord_flight_t *flight = &engine->flight[(engine->steps + 1) % COORD_FLIGHTS];
+    assert(engine->in_flight < COORD_FLIGHTS && flight->runs.size == 0);
     clear_step(engine, flight);
     flight->step = engine->steps + 1;
     for (uint32_t w = 0; w < engine->config.workers; w++) COT_TRY(add_decodes(engine, flight, &engine->worker[w]));
     admit(engine);
     for (uint32_t w = 0; w < engine->config.workers; w++) COT_TRY(add_prefills(engine, flight, &engine->worker[w]));
-    return engine->runs.size > 0 ? send_step(engine, flight) : COT_OK;
-}
-
-cot_status_t coord_compose(coord_engine_t *engine, bool *sent_out)
-{
-    coord_flight_t *flight = &engine->flight[(engine->steps + 1) % COORD_FLIGHTS];
-    assert(engine->in_flight < COORD_FLIGHTS && flight->runs.size == 0);
-    cot_status_t status = compose(engine, flight);
-    if (status != COT_OK) coord_flight_clear(flight);
-    *sent_out = status == COT_OK && engine->runs.size > 0;
-    return status;
+    bool any = engine->runs.size > 0;
+    if (any) COT_TRY(send_step(engine, flight));
+    *sent_out = any;
+    return COT_OK;
 }

@@ -236,6 +236,30 @@ static void test_kv_runs_out(void **state)
     world_finish(&world);
 }
 
+/* A request that is being scored is pushed out half-way by an older one: no row is handed over twice. */
+static void test_scored_half_way(void **state)
+{
+    (void)state;
+    world_t world;
+    static talk_t talk[2];
+    world_init(&world);
+    world.fake.workers = 1;
+    world.config.kv_blocks = 6;
+    world.config.max_step_tokens = 3;
+    world_start(&world);
+    talk_init(&talk[0], &world, 1, 14, 40);
+    talk[0].submit.ignore_eos = true;
+    talk_init(&talk[1], &world, 2, 60, 0);
+    for (uint32_t i = 0; i < 2; i++) assert_ok(talk_submit(&talk[i]));
+    while (stats_of(&world).preemptions == 0) world_poll(&world, 1);
+    assert_in_range(talk[1].count, 10, 59);
+    world_run(&world);
+    talk_check(&talk[0]);
+    talk_check(&talk[1]);
+    check_all_free(&world);
+    world_finish(&world);
+}
+
 /* One request fills the whole cache to its last token. */
 static void test_kv_exactly(void **state)
 {
@@ -742,6 +766,7 @@ int main(void)
         cmocka_unit_test(test_resume),
         cmocka_unit_test(test_context_ends),
         cmocka_unit_test(test_kv_runs_out),
+        cmocka_unit_test(test_scored_half_way),
         cmocka_unit_test(test_kv_exactly),
         cmocka_unit_test(test_preempted_with_a_draw_in_flight),
         cmocka_unit_test(test_two_steps_in_flight),
