@@ -348,6 +348,29 @@ static void test_input(void **state)
     coord_input_close(&input);
 }
 
+/* Text becomes the tokens that the tokenizer gives with its special tokens; an id past the model's is refused. */
+static void test_text(void **state)
+{
+    (void)state;
+    model_tokenizer_t *tokenizer = NULL;
+    cot_buffer_t tokens = {0}, wanted = {0}, plain = {0};
+    assert_ok(model_tokenizer_load(COTERIE_SOURCE_DIR "/tests/fixtures/tokenizer/llama2", &tokenizer));
+    uint32_t vocab = model_tokenizer_size(tokenizer);
+    const char *line = "{\"text\": \"one \\u0000 two\"}";
+    assert_ok(model_tokenizer_encode(tokenizer, "one \0 two", 9, true, &wanted));
+    assert_ok(model_tokenizer_encode(tokenizer, "one \0 two", 9, false, &plain));
+    assert_true(wanted.size > plain.size);
+    assert_ok(coord_input_parse(line, strlen(line), tokenizer, vocab, &tokens));
+    assert_int_equal(tokens.size, wanted.size);
+    assert_memory_equal(tokens.data, wanted.data, wanted.size);
+    assert_fails(coord_input_parse(line, strlen(line), tokenizer, 3, &tokens), COT_ERR_MISMATCH,
+                 "the tokenizer gives id");
+    cot_buffer_free(&tokens);
+    cot_buffer_free(&wanted);
+    cot_buffer_free(&plain);
+    model_tokenizer_destroy(tokenizer);
+}
+
 /* The file ends within a line that is too long. */
 static void test_input_ends_too_long(void **state)
 {
@@ -455,6 +478,7 @@ int main(void)
         cmocka_unit_test(test_stopped),
         cmocka_unit_test(test_dead_worker),
         cmocka_unit_test(test_input),
+        cmocka_unit_test(test_text),
         cmocka_unit_test(test_input_ends_too_long),
         cmocka_unit_test(test_standard_input),
         cmocka_unit_test(test_floats_read_back),
