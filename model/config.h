@@ -17,16 +17,16 @@ typedef enum { MODEL_MIXTRAL, MODEL_QWEN2_MOE, MODEL_QWEN3_MOE, MODEL_OLMOE } mo
 typedef enum { MODEL_QK_NORM_NONE, MODEL_QK_NORM_HEAD, MODEL_QK_NORM_FULL } model_qk_norm_t;
 
 typedef struct {
-    bool moe;          /* else a dense layer */
-    uint32_t window;   /* sliding window in tokens; 0: none */
+    bool moe;        /* else a dense layer */
+    uint32_t window; /* sliding window in tokens; 0: none */
 } model_layer_t;
 
 /* Plain data; every field is checked: a kernel may rely on each without looking again. */
 typedef struct {
     model_family_t family;
     char architecture[64];
-    char sha256[65];          /* of config.json's bytes */
-    cot_dtype_t dtype;        /* of the checkpoint as config.json states it: BF16, F16 or F32 */
+    char sha256[65];   /* of config.json's bytes */
+    cot_dtype_t dtype; /* of the checkpoint as config.json states it: BF16, F16 or F32 */
     uint32_t layers, hidden, heads, kv_heads, head_dim, vocab, max_context;
     uint32_t experts, top_k, expert_width;
     uint32_t dense_width;     /* of dense layers; 0: none */
@@ -35,7 +35,7 @@ typedef struct {
     bool norm_topk, tie_embeddings, qkv_bias, o_bias;
     model_qk_norm_t qk_norm;
     double inv_freq[MODEL_MAX_HEAD_DIM / 2]; /* RoPE, after its scaling */
-    double rope_factor;       /* on cos and sin; 1 without YaRN */
+    double rope_factor;                      /* on cos and sin; 1 without YaRN */
     model_layer_t layer[MODEL_MAX_LAYERS];
 
     uint32_t eos_count;

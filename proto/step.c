@@ -24,7 +24,7 @@ static cot_status_t cut(cursor_t *cursor, uint64_t count, size_t bytes, const vo
 
 static cot_status_t cut_header(cursor_t *cursor, void *header, size_t bytes)
 {
-    const void *part;
+    const void *part = NULL;
     COT_TRY(cut(cursor, 1, bytes, &part));
     memcpy(header, part, bytes);
     return COT_OK;
