@@ -7,12 +7,12 @@
 #include <math.h>
 #include <string.h>
 
-double ref_get(const kern_t *kern, const void *act, size_t i)
+double kern_ref_get(const kern_t *kern, const void *act, size_t i)
 {
     return kern->config.act == KERN_BF16 ? kern_bf16_to_float(((const uint16_t *)act)[i]) : ((const float *)act)[i];
 }
 
-double ref_weight(const kern_matrix_t *matrix, size_t row, size_t col)
+double kern_ref_weight(const kern_matrix_t *matrix, size_t row, size_t col)
 {
     const char *at = (const char *)matrix->data + (row * matrix->cols + col) * kern_dtype_bytes(matrix->dtype);
     if (matrix->dtype == KERN_BF16) {
@@ -25,7 +25,7 @@ double ref_weight(const kern_matrix_t *matrix, size_t row, size_t col)
     return value;
 }
 
-void ref_put(const kern_t *kern, void *act, size_t i, double value)
+void kern_ref_put(const kern_t *kern, void *act, size_t i, double value)
 {
     if (kern->config.act == KERN_BF16)
         ((uint16_t *)act)[i] = kern_float_to_bf16((float)value);
@@ -33,26 +33,26 @@ void ref_put(const kern_t *kern, void *act, size_t i, double value)
         ((float *)act)[i] = (float)value;
 }
 
-double ref_round(const kern_t *kern, double value)
+double kern_ref_round(const kern_t *kern, double value)
 {
     return kern->config.act == KERN_BF16 ? kern_bf16_to_float(kern_float_to_bf16((float)value)) : (float)value;
 }
 
-void ref_product(const kern_matrix_t *w, const float *x, double *out)
+void kern_ref_product(const kern_matrix_t *w, const float *x, double *out)
 {
     for (uint32_t n = 0; n < w->rows; n++) {
         out[n] = 0;
-        for (uint32_t k = 0; k < w->cols; k++) out[n] += x[k] * ref_weight(w, n, k);
+        for (uint32_t k = 0; k < w->cols; k++) out[n] += x[k] * kern_ref_weight(w, n, k);
     }
 }
 
-void ref_norm(const kern_t *kern, const float *x, const float *weight, float *out)
+void kern_ref_norm(const kern_t *kern, const float *x, const float *weight, float *out)
 {
     const uint32_t hidden = kern->config.hidden;
     double squares = 0;
     for (uint32_t i = 0; i < hidden; i++) squares += (double)x[i] * x[i];
     double factor = 1 / sqrt(squares / hidden + kern->config.norm_eps);
-    for (uint32_t i = 0; i < hidden; i++) out[i] = (float)ref_round(kern, x[i] * factor * weight[i]);
+    for (uint32_t i = 0; i < hidden; i++) out[i] = (float)kern_ref_round(kern, x[i] * factor * weight[i]);
 }
 
 /* ---- instance ---- */
@@ -119,7 +119,8 @@ static cot_status_t ref_embed(kern_t *kern, const kern_embed_args_t *args)
     for (uint32_t t = 0; t < args->rows; t++) {
         assert(args->tokens[t] >= 0 && (uint32_t)args->tokens[t] < args->table->rows);
         for (uint32_t i = 0; i < kern->config.hidden; i++)
-            args->x[(size_t)t * kern->config.hidden + i] = (float)ref_weight(args->table, (size_t)args->tokens[t], i);
+            args->x[(size_t)t * kern->config.hidden + i] = (float)kern_ref_weight(args->table, (size_t)args->tokens[t],
+                                                                                  i);
     }
     return COT_OK;
 }
@@ -128,8 +129,8 @@ static cot_status_t ref_head(kern_t *kern, const kern_head_args_t *args)
 {
     const uint32_t vocab = args->lm_head->rows;
     for (uint32_t i = 0; i < args->rows; i++) {
-        ref_norm(kern, args->x + (size_t)args->row[i] * kern->config.hidden, args->norm, kern->row);
-        ref_product(args->lm_head, kern->row, kern->sum);
+        kern_ref_norm(kern, args->x + (size_t)args->row[i] * kern->config.hidden, args->norm, kern->row);
+        kern_ref_product(args->lm_head, kern->row, kern->sum);
         for (uint32_t n = 0; n < vocab; n++) args->logits[(size_t)i * vocab + n] = (float)kern->sum[n];
     }
     return COT_OK;
@@ -149,18 +150,18 @@ const kern_ops_t kern_ref = {
     .scratch_bytes = ref_scratch_bytes,
     .alloc = kern_host_alloc,
     .free = kern_host_free,
-    .kv_block_bytes = ref_kv_block_bytes,
+    .kv_block_bytes = kern_ref_kv_block_bytes,
     .matrix_create = ref_matrix_create,
     .matrix_destroy = kern_host_matrix_destroy,
     .embed = ref_embed,
-    .attn_in = ref_attn_in,
-    .attention = ref_attention,
-    .attn_out = ref_attn_out,
-    .route = ref_route,
+    .attn_in = kern_ref_attn_in,
+    .attention = kern_ref_attention,
+    .attn_out = kern_ref_attn_out,
+    .route = kern_ref_route,
     .sort = kern_sort,
-    .experts = ref_experts,
-    .mlp = ref_mlp,
-    .combine = ref_combine,
+    .experts = kern_ref_experts,
+    .mlp = kern_ref_mlp,
+    .combine = kern_ref_combine,
     .head = ref_head,
     .sample = ref_sample,
 };

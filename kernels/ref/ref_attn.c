@@ -3,7 +3,7 @@
 #include <assert.h>
 #include <math.h>
 
-size_t ref_kv_block_bytes(const kern_t *kern)
+size_t kern_ref_kv_block_bytes(const kern_t *kern)
 {
     const kern_config_t *config = &kern->config;
     return 2 * (size_t)config->kv_heads * KERN_KV_BLOCK * config->head_dim * kern_dtype_bytes(config->act);
@@ -58,25 +58,25 @@ static void attn_in_row(kern_t *kern, const kern_attn_in_args_t *args, const ker
     const kern_attn_weights_t *weights = args->weights;
     const uint32_t position = run->position + row - run->row, head_dim = config->head_dim;
     double *q = kern->sum, *k = q + config->heads * head_dim, *v = k + config->kv_heads * head_dim;
-    ref_norm(kern, args->x + (size_t)row * config->hidden, weights->input_norm, kern->row);
-    ref_product(&weights->q, kern->row, q);
-    ref_product(&weights->k, kern->row, k);
-    ref_product(&weights->v, kern->row, v);
+    kern_ref_norm(kern, args->x + (size_t)row * config->hidden, weights->input_norm, kern->row);
+    kern_ref_product(&weights->q, kern->row, q);
+    kern_ref_product(&weights->k, kern->row, k);
+    kern_ref_product(&weights->v, kern->row, v);
     finish_heads(kern, q, config->heads, weights->q_bias, weights->q_norm);
     finish_heads(kern, k, config->kv_heads, weights->k_bias, weights->k_norm);
     finish_heads(kern, v, config->kv_heads, weights->v_bias, NULL);
     turn(kern, q, config->heads, position);
     turn(kern, k, config->kv_heads, position);
     for (uint32_t i = 0; i < config->heads * head_dim; i++)
-        ref_put(kern, args->q, (size_t)row * config->heads * head_dim + i, q[i]);
+        kern_ref_put(kern, args->q, (size_t)row * config->heads * head_dim + i, q[i]);
     for (uint32_t h = 0; h < config->kv_heads; h++)
         for (uint32_t d = 0; d < head_dim; d++) {
-            ref_put(kern, args->kv->data, kv_index(kern, run, position, 0, h) + d, k[h * head_dim + d]);
-            ref_put(kern, args->kv->data, kv_index(kern, run, position, 1, h) + d, v[h * head_dim + d]);
+            kern_ref_put(kern, args->kv->data, kv_index(kern, run, position, 0, h) + d, k[h * head_dim + d]);
+            kern_ref_put(kern, args->kv->data, kv_index(kern, run, position, 1, h) + d, v[h * head_dim + d]);
         }
 }
 
-cot_status_t ref_attn_in(kern_t *kern, const kern_attn_in_args_t *args)
+cot_status_t kern_ref_attn_in(kern_t *kern, const kern_attn_in_args_t *args)
 {
     for (uint32_t r = 0; r < args->runs; r++)
         for (uint32_t i = 0; i < args->run[r].rows; i++) attn_in_row(kern, args, &args->run[r], args->run[r].row + i);
@@ -90,7 +90,7 @@ static double score_of(const kern_t *kern, const kern_attention_args_t *args, si
 {
     double score = 0;
     for (uint32_t d = 0; d < kern->config.head_dim; d++)
-        score += ref_get(kern, args->q, q_at + d) * ref_get(kern, args->kv->data, key_at + d);
+        score += kern_ref_get(kern, args->q, q_at + d) * kern_ref_get(kern, args->kv->data, key_at + d);
     return score / sqrt(kern->config.head_dim) / log(2);
 }
 
@@ -109,15 +109,15 @@ static void attend(kern_t *kern, const kern_attention_args_t *args, const kern_r
         max = fmax(max, ceil(score_of(kern, args, at, kv_index(kern, run, p, 0, kv_head))));
     for (uint32_t p = first; p <= position; p++) {
         double share = exp2(score_of(kern, args, at, kv_index(kern, run, p, 0, kv_head)) - max);
-        share = ref_round(kern, share);
+        share = kern_ref_round(kern, share);
         total += share;
         for (uint32_t d = 0; d < config->head_dim; d++)
-            sum[d] += share * ref_get(kern, args->kv->data, kv_index(kern, run, p, 1, kv_head) + d);
+            sum[d] += share * kern_ref_get(kern, args->kv->data, kv_index(kern, run, p, 1, kv_head) + d);
     }
-    for (uint32_t d = 0; d < config->head_dim; d++) ref_put(kern, args->out, at + d, sum[d] / total);
+    for (uint32_t d = 0; d < config->head_dim; d++) kern_ref_put(kern, args->out, at + d, sum[d] / total);
 }
 
-cot_status_t ref_attention(kern_t *kern, const kern_attention_args_t *args)
+cot_status_t kern_ref_attention(kern_t *kern, const kern_attention_args_t *args)
 {
     for (uint32_t r = 0; r < args->runs; r++)
         for (uint32_t i = 0; i < args->run[r].rows; i++)
@@ -128,17 +128,18 @@ cot_status_t ref_attention(kern_t *kern, const kern_attention_args_t *args)
 
 /* ---- attn_out ---- */
 
-cot_status_t ref_attn_out(kern_t *kern, const kern_attn_out_args_t *args)
+cot_status_t kern_ref_attn_out(kern_t *kern, const kern_attn_out_args_t *args)
 {
     const uint32_t hidden = kern->config.hidden, width = args->weights->o.cols;
     for (uint32_t t = 0; t < args->rows; t++) {
         float *x = args->x + (size_t)t * hidden;
-        for (uint32_t i = 0; i < width; i++) kern->row[i] = (float)ref_get(kern, args->attn, (size_t)t * width + i);
-        ref_product(&args->weights->o, kern->row, kern->sum);
+        for (uint32_t i = 0; i < width; i++)
+            kern->row[i] = (float)kern_ref_get(kern, args->attn, (size_t)t * width + i);
+        kern_ref_product(&args->weights->o, kern->row, kern->sum);
         for (uint32_t i = 0; i < hidden; i++)
             x[i] = (float)(x[i] + kern->sum[i] + (args->weights->o_bias != NULL ? args->weights->o_bias[i] : 0));
-        ref_norm(kern, x, args->weights->post_norm, kern->row);
-        for (uint32_t i = 0; i < hidden; i++) ref_put(kern, args->normed, (size_t)t * hidden + i, kern->row[i]);
+        kern_ref_norm(kern, x, args->weights->post_norm, kern->row);
+        for (uint32_t i = 0; i < hidden; i++) kern_ref_put(kern, args->normed, (size_t)t * hidden + i, kern->row[i]);
     }
     return COT_OK;
 }

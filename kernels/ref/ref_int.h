@@ -14,24 +14,24 @@ struct kern {
 };
 
 /* Element i of an activation array, of a weight; and a value stored as an activation. */
-double ref_get(const kern_t *kern, const void *act, size_t i);
-double ref_weight(const kern_matrix_t *matrix, size_t row, size_t col);
-void ref_put(const kern_t *kern, void *act, size_t i, double value);
+double kern_ref_get(const kern_t *kern, const void *act, size_t i);
+double kern_ref_weight(const kern_matrix_t *matrix, size_t row, size_t col);
+void kern_ref_put(const kern_t *kern, void *act, size_t i, double value);
 /* `value` rounded to float, then as an activation is. */
-double ref_round(const kern_t *kern, double value);
+double kern_ref_round(const kern_t *kern, double value);
 
 /* out[n] = x · w[n] */
-void ref_product(const kern_matrix_t *w, const float *x, double *out);
+void kern_ref_product(const kern_matrix_t *w, const float *x, double *out);
 /* out = rms_norm(x) weight, each value rounded as an activation. */
-void ref_norm(const kern_t *kern, const float *x, const float *weight, float *out);
+void kern_ref_norm(const kern_t *kern, const float *x, const float *weight, float *out);
 
-size_t ref_kv_block_bytes(const kern_t *kern);
-cot_status_t ref_attn_in(kern_t *kern, const kern_attn_in_args_t *args);
-cot_status_t ref_attention(kern_t *kern, const kern_attention_args_t *args);
-cot_status_t ref_attn_out(kern_t *kern, const kern_attn_out_args_t *args);
-cot_status_t ref_route(kern_t *kern, const kern_route_args_t *args);
-cot_status_t ref_experts(kern_t *kern, const kern_experts_args_t *args);
-cot_status_t ref_mlp(kern_t *kern, const kern_mlp_args_t *args);
-cot_status_t ref_combine(kern_t *kern, const kern_combine_args_t *args);
+size_t kern_ref_kv_block_bytes(const kern_t *kern);
+cot_status_t kern_ref_attn_in(kern_t *kern, const kern_attn_in_args_t *args);
+cot_status_t kern_ref_attention(kern_t *kern, const kern_attention_args_t *args);
+cot_status_t kern_ref_attn_out(kern_t *kern, const kern_attn_out_args_t *args);
+cot_status_t kern_ref_route(kern_t *kern, const kern_route_args_t *args);
+cot_status_t kern_ref_experts(kern_t *kern, const kern_experts_args_t *args);
+cot_status_t kern_ref_mlp(kern_t *kern, const kern_mlp_args_t *args);
+cot_status_t kern_ref_combine(kern_t *kern, const kern_combine_args_t *args);
 
 #endif

@@ -6,17 +6,17 @@
 /* kern->row = activations [row] of `act`. */
 static void fetch(kern_t *kern, const void *act, size_t row, uint32_t width)
 {
-    for (uint32_t i = 0; i < width; i++) kern->row[i] = (float)ref_get(kern, act, row * width + i);
+    for (uint32_t i = 0; i < width; i++) kern->row[i] = (float)kern_ref_get(kern, act, row * width + i);
 }
 
-cot_status_t ref_route(kern_t *kern, const kern_route_args_t *args)
+cot_status_t kern_ref_route(kern_t *kern, const kern_route_args_t *args)
 {
     const uint32_t experts = kern->config.experts, top_k = kern->config.top_k;
     for (uint32_t t = 0; top_k > 0 && t < args->rows; t++) {
         int32_t *expert = args->expert + (size_t)t * top_k;
         float *weight = args->weight + (size_t)t * top_k;
         fetch(kern, args->normed, t, kern->config.hidden);
-        ref_product(args->gate, kern->row, kern->sum);
+        kern_ref_product(args->gate, kern->row, kern->sum);
         for (uint32_t e = 0; e < experts; e++) kern->row[e] = (float)kern->sum[e];
         kern_top_k(kern->row, experts, top_k, expert);
         double sum = 0, chosen = 0, max = kern->row[expert[0]];
@@ -34,14 +34,15 @@ static void feed(kern_t *kern, const kern_ffn_weights_t *ffn, const void *x, siz
     const uint32_t hidden = kern->config.hidden, width = ffn->gate.rows;
     double *gate = kern->sum, *up = gate + width;
     fetch(kern, x, row, hidden);
-    ref_product(&ffn->gate, kern->row, gate);
-    ref_product(&ffn->up, kern->row, up);
-    for (uint32_t i = 0; i < width; i++) kern->row[i] = (float)ref_round(kern, gate[i] / (1 + exp(-gate[i])) * up[i]);
-    ref_product(&ffn->down, kern->row, kern->sum);
-    for (uint32_t i = 0; i < hidden; i++) ref_put(kern, y, at * hidden + i, kern->sum[i]);
+    kern_ref_product(&ffn->gate, kern->row, gate);
+    kern_ref_product(&ffn->up, kern->row, up);
+    for (uint32_t i = 0; i < width; i++)
+        kern->row[i] = (float)kern_ref_round(kern, gate[i] / (1 + exp(-gate[i])) * up[i]);
+    kern_ref_product(&ffn->down, kern->row, kern->sum);
+    for (uint32_t i = 0; i < hidden; i++) kern_ref_put(kern, y, at * hidden + i, kern->sum[i]);
 }
 
-cot_status_t ref_experts(kern_t *kern, const kern_experts_args_t *args)
+cot_status_t kern_ref_experts(kern_t *kern, const kern_experts_args_t *args)
 {
     for (uint32_t slot = 0; slot < args->slots; slot++)
         for (uint32_t i = args->slot_begin[slot]; i < args->slot_begin[slot + 1]; i++)
@@ -49,20 +50,20 @@ cot_status_t ref_experts(kern_t *kern, const kern_experts_args_t *args)
     return COT_OK;
 }
 
-cot_status_t ref_mlp(kern_t *kern, const kern_mlp_args_t *args)
+cot_status_t kern_ref_mlp(kern_t *kern, const kern_mlp_args_t *args)
 {
     for (uint32_t t = 0; t < args->rows; t++) {
         feed(kern, args->ffn, args->normed, t, args->y, t);
         args->scale[t] = 1;
         if (args->gate == NULL) continue;
         fetch(kern, args->normed, t, kern->config.hidden);
-        ref_product(args->gate, kern->row, kern->sum);
+        kern_ref_product(args->gate, kern->row, kern->sum);
         args->scale[t] = (float)(1 / (1 + exp(-kern->sum[0])));
     }
     return COT_OK;
 }
 
-cot_status_t ref_combine(kern_t *kern, const kern_combine_args_t *args)
+cot_status_t kern_ref_combine(kern_t *kern, const kern_combine_args_t *args)
 {
     const uint32_t hidden = kern->config.hidden;
     for (uint32_t t = 0; t < args->rows; t++)
@@ -70,9 +71,9 @@ cot_status_t ref_combine(kern_t *kern, const kern_combine_args_t *args)
             double sum = 0;
             for (uint32_t k = 0; k < args->top_k; k++) {
                 size_t at = (size_t)t * args->top_k + k;
-                sum += args->weight[at] * ref_get(kern, args->y, at * hidden + i);
+                sum += args->weight[at] * kern_ref_get(kern, args->y, at * hidden + i);
             }
-            if (args->shared != NULL) sum += args->scale[t] * ref_get(kern, args->shared, (size_t)t * hidden + i);
+            if (args->shared != NULL) sum += args->scale[t] * kern_ref_get(kern, args->shared, (size_t)t * hidden + i);
             args->x[(size_t)t * hidden + i] = (float)(args->x[(size_t)t * hidden + i] + sum);
         }
     return COT_OK;
