@@ -148,12 +148,12 @@ static cot_status_t begin_receive(comm_link_t *link, comm_tag_t tag, uint32_t pe
     return COT_OK;
 }
 
-cot_status_t comm_poll(comm_link_t *link, comm_tag_t tag, comm_message_t *message_out, bool *found_out)
+/* Takes one message of `tag` from `peer`, or from COMM_ANYBODY, if one has arrived. */
+static cot_status_t take(comm_link_t *link, uint32_t peer, comm_tag_t tag, comm_message_t *message_out, bool *found_out)
 {
     *found_out = false;
     COT_TRY(comm_link_progress(link));
     if (!link->inbox[tag].receiving) {
-        uint32_t peer = 0;
         size_t count = 0;
         bool waits = false;
         COT_TRY(link->ops->probe(link, tag, &peer, &count, &waits));
@@ -169,6 +169,11 @@ cot_status_t comm_poll(comm_link_t *link, comm_tag_t tag, comm_message_t *messag
     return COT_OK;
 }
 
+cot_status_t comm_poll(comm_link_t *link, comm_tag_t tag, comm_message_t *message_out, bool *found_out)
+{
+    return take(link, COMM_ANYBODY, tag, message_out, found_out);
+}
+
 cot_status_t comm_receive(comm_link_t *link, uint32_t peer, comm_tag_t tag, cot_deadline_t deadline, const char *what,
                           comm_message_t *message_out)
 {
@@ -176,7 +181,7 @@ cot_status_t comm_receive(comm_link_t *link, uint32_t peer, comm_tag_t tag, cot_
     int64_t began_ns = cot_now_ns();
     for (;;) {
         bool found = false;
-        COT_TRY(comm_poll(link, tag, message_out, &found));
+        COT_TRY(take(link, peer, tag, message_out, &found));
         if (found && message_out->peer == peer) return COT_OK;
         if (found)
             return cot_fail(COT_ERR_PROTOCOL, "rank %u: waiting for %s from rank %u, rank %u spoke", link->rank, what,

@@ -7,6 +7,8 @@
 
 #include <stdatomic.h>
 
+#define COMM_ANYBODY UINT32_MAX
+
 /* A transfer under way. `handle` is the fabric's own. */
 typedef struct {
     bool active;
@@ -26,8 +28,8 @@ typedef struct {
     cot_status_t (*receive)(comm_link_t *link, uint32_t peer, comm_tag_t tag, void *bytes, size_t count, comm_op_t *op);
     /* Clears op->active once the transfer is done; op->count becomes the bytes that came. */
     cot_status_t (*test)(comm_link_t *link, comm_op_t *op);
-    /* Whether a message of `tag` from anybody waits to be received. */
-    cot_status_t (*probe)(comm_link_t *link, comm_tag_t tag, uint32_t *peer_out, size_t *count_out, bool *found_out);
+    /* Whether a message of `tag` waits to be received: from *peer, or, if that is COMM_ANYBODY, from whom. */
+    cot_status_t (*probe)(comm_link_t *link, comm_tag_t tag, uint32_t *peer, size_t *count_out, bool *found_out);
     void (*cancel)(comm_link_t *link, comm_op_t *op); /* its buffer is about to go away */
 } comm_link_ops_t;
 

@@ -102,16 +102,15 @@ static cot_status_t local_test(comm_link_t *link, comm_op_t *op)
     return status;
 }
 
-static cot_status_t local_probe(comm_link_t *link, comm_tag_t tag, uint32_t *peer_out, size_t *count_out,
-                                bool *found_out)
+static cot_status_t local_probe(comm_link_t *link, comm_tag_t tag, uint32_t *peer, size_t *count_out, bool *found_out)
 {
     fabric_t *fabric = link->fabric;
     *found_out = false;
     pthread_mutex_lock(&fabric->mutex);
     for (uint32_t from = 0; from < fabric->ranks && !*found_out; from++) {
         const parcel_t *parcel = queue_of(fabric, from, link->rank, tag)->first;
-        if (parcel == NULL) continue;
-        *peer_out = from;
+        if (parcel == NULL || (*peer != COMM_ANYBODY && *peer != from)) continue;
+        *peer = from;
         *count_out = parcel->count;
         *found_out = true;
     }

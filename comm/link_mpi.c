@@ -79,16 +79,17 @@ static cot_status_t mpi_test(comm_link_t *link, comm_op_t *op)
     return COT_OK;
 }
 
-static cot_status_t mpi_probe(comm_link_t *link, comm_tag_t tag, uint32_t *peer_out, size_t *count_out, bool *found_out)
+static cot_status_t mpi_probe(comm_link_t *link, comm_tag_t tag, uint32_t *peer, size_t *count_out, bool *found_out)
 {
     MPI_Status status;
     int found = 0, bytes = 0;
-    int code = MPI_Iprobe(MPI_ANY_SOURCE, (int)tag, MPI_COMM_WORLD, &found, &status);
+    int source = *peer == COMM_ANYBODY ? MPI_ANY_SOURCE : (int)*peer;
+    int code = MPI_Iprobe(source, (int)tag, MPI_COMM_WORLD, &found, &status);
     if (code != MPI_SUCCESS) return fail_mpi(link, code, "look for messages at", link->rank);
     *found_out = found != 0;
     if (!found) return COT_OK;
     MPI_Get_count(&status, MPI_BYTE, &bytes);
-    *peer_out = (uint32_t)status.MPI_SOURCE;
+    *peer = (uint32_t)status.MPI_SOURCE;
     *count_out = (size_t)bytes;
     return COT_OK;
 }
