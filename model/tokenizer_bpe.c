@@ -213,9 +213,9 @@ static int compare_codes(const void *a, const void *b)
 /* Whether no merge can join text[at - 1] and the mark at `at`: then both sides may be encoded alone. */
 static bool may_cut(const model_tokenizer_t *tokenizer, const char *text, size_t at)
 {
-    size_t length;
+    size_t length, crossings = tokenizer->crossing.size / sizeof(uint32_t);
     uint32_t code = model_utf8_before(text, at, &length);
-    if (bsearch(&code, tokenizer->crossing.data, tokenizer->crossing.size / sizeof code, sizeof code, compare_codes))
+    if (crossings > 0 && bsearch(&code, tokenizer->crossing.data, crossings, sizeof code, compare_codes) != NULL)
         return false;
     /* A character that byte tokens or nothing stands for brings others next to the mark. */
     return model_strings_find(&tokenizer->pieces, text + at - length, length) != MODEL_NO_TOKEN;
@@ -224,16 +224,11 @@ static bool may_cut(const model_tokenizer_t *tokenizer, const char *text, size_t
 /* SentencePiece-like text comes as one piece of any length; words are cut off it where no merge can cross. */
 static cot_status_t encode_words(model_work_t *work, const char *text, size_t bytes)
 {
-    size_t start = 0, at = MARK_BYTES;
-    while (at < bytes) {
-        const char *mark = memmem(text + at, bytes - at, MARK, MARK_BYTES);
-        if (mark == NULL) break;
-        at = (size_t)(mark - text);
-        if (may_cut(work->tokenizer, text, at)) {
-            COT_TRY(encode_word(work, text + start, at - start));
-            start = at;
-        }
-        at += MARK_BYTES;
+    size_t start = 0;
+    for (size_t at = 1; (at = model_find(text, bytes, at, MARK)) < bytes; at += MARK_BYTES) {
+        if (!may_cut(work->tokenizer, text, at)) continue;
+        COT_TRY(encode_word(work, text + start, at - start));
+        start = at;
     }
     return encode_word(work, text + start, bytes - start);
 }

@@ -8,14 +8,12 @@
 
 cot_status_t model_replace(model_text_t text, const char *from, const char *to, cot_buffer_t *out)
 {
-    size_t length = strlen(from), at = 0;
-    while (at < text.bytes) {
-        const char *found = memmem(text.data + at, text.bytes - at, from, length);
-        size_t end = found == NULL ? text.bytes : (size_t)(found - text.data);
-        COT_TRY(cot_buffer_append(out, text.data + at, end - at));
-        if (found == NULL) break;
+    for (size_t at = 0; at < text.bytes;) {
+        size_t found = model_find(text.data, text.bytes, at, from);
+        COT_TRY(cot_buffer_append(out, text.data + at, found - at));
+        if (found == text.bytes) break;
         COT_TRY(cot_buffer_append(out, to, strlen(to)));
-        at = end + length;
+        at = found + strlen(from);
     }
     return COT_OK;
 }

@@ -70,6 +70,19 @@ size_t model_utf8_valid(const char *text, size_t bytes)
     return at;
 }
 
+size_t model_find(const char *text, size_t bytes, size_t at, const char *part)
+{
+    size_t length = strlen(part);
+    while (at < bytes) {
+        const char *found = memchr(text + at, part[0], bytes - at);
+        if (found == NULL) return bytes;
+        at = (size_t)(found - text);
+        if (bytes - at >= length && memcmp(found, part, length) == 0) return at;
+        at++;
+    }
+    return bytes;
+}
+
 uint32_t model_utf8_at(const char *text, size_t *length_out)
 {
     const uint8_t *at = (const uint8_t *)text;

@@ -21,6 +21,10 @@ model_utf8_t model_utf8_next(const char *text, size_t bytes, size_t *length_out,
 /* Bytes before the first invalid one; `bytes` if all of the text is UTF-8. */
 size_t model_utf8_valid(const char *text, size_t bytes);
 
+/* Where `part` (1 byte or more) first stands in text at or behind `at`; `bytes` if nowhere. Looks no further than that.
+ */
+size_t model_find(const char *text, size_t bytes, size_t at, const char *part);
+
 /* The code point at, and the one that ends before, a place in valid UTF-8. */
 uint32_t model_utf8_at(const char *text, size_t *length_out);
 uint32_t model_utf8_before(const char *text, size_t end, size_t *length_out);
