@@ -11,11 +11,15 @@
 
 #include <math.h>
 #include <string.h>
+#include <unistd.h>
 
 enum {
     WINDOW_LINES = 4096,     /* read and not written yet */
     WINDOW_TOKENS = 1 << 22, /* of those lines, unless one alone has more */
     FEED_LINES = 16,         /* read between two looks at the workers */
+    /* An mpirun that is told to end closes its ranks' standard input first and sends them SIGTERM one second later: the
+     * end of standard input counts when no signal has followed it for this long. */
+    SETTLE_MS = 1500,
 };
 
 typedef struct {
@@ -24,6 +28,7 @@ typedef struct {
     coord_spool_t spool;
     cot_output_t output;
     bool ended;
+    cot_deadline_t settled; /* the end of the input counts from here on */
 
     coord_line_t *first, *last; /* the window, in order of the lines */
     uint32_t window_lines;
@@ -153,6 +158,7 @@ static cot_status_t feed(score_t *score, bool *worked)
             coord_input_found_t found = COORD_INPUT_END;
             COT_TRY(read_line(score, &found));
             score->ended = found == COORD_INPUT_END;
+            if (score->ended && score->input.fd == STDIN_FILENO) score->settled = cot_deadline_in_ms(SETTLE_MS);
             if (found == COORD_INPUT_END || found == COORD_INPUT_LATER) return COT_OK;
             *worked = true;
         }
@@ -208,11 +214,17 @@ static bool stopped(const coord_score_config_t *config)
     return cot_signals_asked() != COT_ASKED_NOTHING || (config->stop != NULL && atomic_load(config->stop));
 }
 
+static bool complete(const score_t *score)
+{
+    return score->ended && score->held == NULL && score->first == NULL && coord_engine_idle(score->config->engine) &&
+           cot_deadline_passed(score->settled);
+}
+
 static cot_status_t run(score_t *score)
 {
     coord_engine_t *engine = score->config->engine;
     cot_backoff_t backoff = {0};
-    while (!score->ended || score->held != NULL || score->first != NULL || !coord_engine_idle(engine)) {
+    while (!complete(score)) {
         bool worked = false, moved = false;
         if (stopped(score->config)) return cot_fail(COT_ERR_CANCELLED, "interrupted: no output was written");
         COT_TRY(feed(score, &worked));

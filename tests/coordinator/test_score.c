@@ -392,20 +392,48 @@ static void test_input_ends_too_long(void **state)
     coord_input_close(&input);
 }
 
+static cot_status_t score_standard_input(bench_t *bench)
+{
+    int before = dup(STDIN_FILENO), file = open(bench->in, O_RDONLY);
+    dup2(file, STDIN_FILENO);
+    close(file);
+    bench->config.in = "-";
+    cot_status_t status = coord_score(&bench->config);
+    dup2(before, STDIN_FILENO);
+    close(before);
+    return status;
+}
+
 static void test_standard_input(void **state)
 {
     (void)state;
     bench_t bench;
     bench_start(&bench, "{\"tokens\":[1]}\n", 15);
-    int before = dup(STDIN_FILENO), file = open(bench.in, O_RDONLY);
-    dup2(file, STDIN_FILENO);
-    close(file);
-    bench.config.in = "-";
-    cot_status_t status = coord_score(&bench.config);
-    dup2(before, STDIN_FILENO);
-    close(before);
-    assert_int_equal(status, COT_OK);
+    assert_ok(score_standard_input(&bench));
     bench_finish(&bench, 3);
+}
+
+static void *stop_later(void *stop)
+{
+    usleep(1000000); /* as mpirun does */
+    atomic_store((atomic_bool *)stop, true);
+    return NULL;
+}
+
+/* Standard input ended because the job is being ended: what came until then must not pass for the whole. */
+static void test_standard_input_is_cut(void **state)
+{
+    (void)state;
+    bench_t bench;
+    pthread_t thread;
+    atomic_bool stop;
+    bench_start(&bench, "{\"tokens\":[1]}\n", 15);
+    atomic_init(&stop, false);
+    bench.config.stop = &stop;
+    assert_int_equal(pthread_create(&thread, NULL, stop_later, &stop), 0);
+    assert_fails(score_standard_input(&bench), COT_ERR_CANCELLED, "interrupted");
+    pthread_join(thread, NULL);
+    bench_finish(&bench, 2);
 }
 
 /* ---- writing ---- */
@@ -481,6 +509,7 @@ int main(void)
         cmocka_unit_test(test_text),
         cmocka_unit_test(test_input_ends_too_long),
         cmocka_unit_test(test_standard_input),
+        cmocka_unit_test(test_standard_input_is_cut),
         cmocka_unit_test(test_floats_read_back),
         cmocka_unit_test(test_out_of_memory),
     };
