@@ -95,12 +95,19 @@ void server_world_attach(server_world_t *world)
     server_world_unlock(world);
 }
 
-void server_world_finish(server_world_t *world)
+void server_world_stop(server_world_t *world)
 {
+    if (world->server == NULL) return;
     atomic_store(&world->stop, true);
     pthread_join(world->thread, NULL);
     coord_server_destroy(world->server);
+    world->server = NULL;
     pthread_mutex_destroy(&world->lock);
+}
+
+void server_world_finish(server_world_t *world)
+{
+    server_world_stop(world);
     assert_int_equal(world->engine.live, 0);
     model_tokenizer_destroy(world->tokenizer);
     temporary_remove(world->folder);

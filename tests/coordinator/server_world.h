@@ -35,6 +35,8 @@ void server_world_init(server_world_t *world);
 void server_world_script(server_world_t *world, const char *text);
 void server_world_start(server_world_t *world);
 void server_world_attach(server_world_t *world);
+/* The server ends; finish does it, too. */
+void server_world_stop(server_world_t *world);
 /* Stops and destroys everything; fails on a leak or an unexpected warning. */
 void server_world_finish(server_world_t *world);
 /* Between the two nothing moves in the server's thread. */
