@@ -22,14 +22,16 @@ uint32_t model_tokenizer_size(const model_tokenizer_t *tokenizer); /* highest id
 cot_status_t model_tokenizer_encode(const model_tokenizer_t *tokenizer, const char *text, size_t bytes,
                                     bool add_special, cot_buffer_t *ids);
 
-/* Text of ids, appended; invalid UTF-8 in the result becomes U+FFFD, as in the `tokenizers` library. */
+/* Text of ids, appended; invalid UTF-8 in the result becomes U+FFFD, as in the `tokenizers` library. An id without a
+ * token (a model may have more ids than its tokenizer) stands for no text. */
 cot_status_t model_tokenizer_decode(const model_tokenizer_t *tokenizer, const int32_t *ids, uint32_t count,
                                     bool skip_special, cot_buffer_t *text);
 
 /* Decoding of a growing sequence: hands out text only in whole characters, and the same text in all as decoding at
- * once. Owned by the caller; zero-initialise, end with model_stream_free. */
+ * once. Owned by the caller; zero-initialise, end with model_stream_free. With byte fallback a run of byte tokens is
+ * text only if all of it is UTF-8, so it waits for the run's end. */
 typedef struct {
-    cot_buffer_t pending; /* bytes of an unfinished character */
+    cot_buffer_t pending; /* bytes of an unfinished character, or of a run of byte tokens */
     bool started;
 } model_stream_t;
 

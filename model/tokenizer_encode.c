@@ -42,7 +42,8 @@ cot_status_t model_normalize(const model_tokenizer_t *tokenizer, cot_buffer_t bu
         bool changed;
         COT_TRY(normalize_step(&tokenizer->norms[i], *text, &buffers[turn], &changed));
         if (!changed) continue;
-        *text = (model_text_t){(const char *)buffers[turn].data, buffers[turn].size};
+        bool empty = buffers[turn].size == 0; /* then there may be no memory at all */
+        *text = (model_text_t){empty ? "" : (const char *)buffers[turn].data, buffers[turn].size};
         turn = 1 - turn;
     }
     return COT_OK;
@@ -56,6 +57,7 @@ static cot_status_t append_id(model_work_t *work, uint32_t id)
 /* Normalised text without added tokens. */
 static cot_status_t encode_plain(model_work_t *work, model_text_t text, bool first)
 {
+    if (text.bytes == 0) return COT_OK;
     model_piece_t piece = {.text = text.data, .bytes = text.bytes, .first = first};
     COT_TRY(model_stand_in(text.data, text.bytes, &work->shape, &piece.shape));
     return model_split(work, piece);
@@ -108,7 +110,7 @@ cot_status_t model_tokenizer_encode(const model_tokenizer_t *tokenizer, const ch
     if (add_special)
         COT_TRY_GOTO(cot_buffer_append(ids, tokenizer->prefix, tokenizer->prefix_count * sizeof(int32_t)), status,
                      drop_ids);
-    COT_TRY_GOTO(encode_text(&work, (model_text_t){text, bytes}), status, drop_ids);
+    COT_TRY_GOTO(encode_text(&work, (model_text_t){bytes == 0 ? "" : text, bytes}), status, drop_ids);
     if (add_special)
         COT_TRY_GOTO(cot_buffer_append(ids, tokenizer->suffix, tokenizer->suffix_count * sizeof(int32_t)), status,
                      drop_ids);

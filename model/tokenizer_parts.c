@@ -6,6 +6,9 @@
 
 #define GPT2_PATTERN "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 
+/* What Digits takes for one. The library asks Rust, which knows Unicode 17: U+11DE0 to 11DE9, U+16FF4 to 16FF6 too. */
+#define NUMBER_PATTERN "[\\p{N}\xf0\x91\xb7\xa0-\xf0\x91\xb7\xa9\xf0\x96\xbf\xb4-\xf0\x96\xbf\xb6]"
+
 cot_status_t model_only_keys(const json_t *object, const char *what, const char *const *names, size_t count)
 {
     if (!json_is_object(object)) return cot_fail(COT_ERR_FORMAT, "%s must be an object", what);
@@ -149,7 +152,7 @@ static cot_status_t parse_digits(const json_t *part, model_pre_t *pre)
     COT_TRY(cot_json_get_bool(part, "individual_digits", &individual));
     pre->kind = MODEL_PRE_SPLIT;
     pre->behavior = individual ? MODEL_ISOLATED : MODEL_CONTIGUOUS;
-    return model_pattern_compile("\\p{N}", false, &pre->pattern);
+    return model_pattern_compile(NUMBER_PATTERN, false, &pre->pattern);
 }
 
 /* Mark and prepend scheme, shared by the pre-tokenizer and the decoder; old files say add_prefix_space instead. */

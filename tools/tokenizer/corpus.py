@@ -53,6 +53,7 @@ def unicode_samples(rng):
         block = [chr(c) for c in range(base, base + 0x80) if not 0xD800 <= c < 0xE000]
         if block:
             out.append("a".join(rng.sample(block, min(6, len(block)))) + "z")
+    out.append("a\U00011DE0\U00011DE91\u0663\u216B\u180e \u1C89\U00010D70\U00010D50")  # known to one of two engines
     for base in (0x20000, 0x2A700, 0x2EBF0, 0x30000, 0x31350, 0xE0000, 0xE0100, 0xF0000, 0x10FF80):
         out.append("".join(chr(base + i) for i in range(0, 64, 7)))
     return out

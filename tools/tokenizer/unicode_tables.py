@@ -8,10 +8,16 @@ on the PCRE2 of the day. Run with the Python of the oracle environment (its unic
     /opt/oracle/bin/python tools/tokenizer/unicode_tables.py > model/tokenizer_unicode_table.h
 """
 import bisect
+import json
+import pathlib
+import re
 import sys
 import unicodedata
 
 from tokenizers import Regex, normalizers, pre_tokenizers
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+import families
 
 CATEGORIES = (
     "Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So Zs Zl Zp Cc Cf Co".split()
@@ -38,23 +44,41 @@ def utf8_length(c):
     return len(chr(c).encode())
 
 
-def nearest(values, c):
+CONTEXTS = ["x%sy", " %s1", "%s%s", "!%s\n", "1%s!", "\u4e2d%s "]
+
+
+def splits(c, patterns):
+    """Where the patterns of the known families cut texts with this code point: explicit ranges tell more than classes."""
+    texts = [t.replace("%s", chr(c)) for t in CONTEXTS]
+    return [[len(piece) for piece, _ in p.pre_tokenize_str(t)] for p in patterns for t in texts]
+
+
+def known_patterns():
+    texts = set(re.findall(r'"Regex": ("(?:[^"\\]|\\.)*")', json.dumps(families.FAMILIES)))
+    return [pre_tokenizers.Split(Regex(json.loads(t)), "isolated") for t in sorted(texts)]
+
+
+def nearest(values, c, patterns):
+    """The nearest of the values that all known patterns treat alike."""
+    want = splits(c, patterns)
     at = bisect.bisect(values, c)
-    return min(values[max(at - 1, 0) : at + 1], key=lambda o: abs(o - c))
+    for distance in range(len(values)):
+        for i in (at - 1 - distance, at + distance):
+            if 0 <= i < len(values) and splits(values[i], patterns) == want:
+                return values[i]
+    raise LookupError(hex(c))
 
 
 def stand_ins(library):
     """Code point -> the nearest one of the same length whose category every PCRE2 knows."""
-    old = {}
+    old, table, patterns = {}, {}, known_patterns()
     for c in SCALARS:
         if c != NOT_SPACE and unicodedata.category(chr(c)) == library.get(c, "Cn"):
             old.setdefault((utf8_length(c), library.get(c, "Cn")), []).append(c)
-    table = {}
     for c in SCALARS:
         want = library.get(c, "Cn")
         if c == NOT_SPACE or unicodedata.category(chr(c)) != want:
-            han = want == "Lo" and (0x2EBF0 <= c <= 0x2EE5D or 0x31350 <= c <= 0x3347F)
-            table[c] = 0x20000 if han else nearest(old[(utf8_length(c), want)], c)
+            table[c] = nearest(old[(utf8_length(c), want)], c, patterns)
     return table
 
 
