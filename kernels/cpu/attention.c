@@ -155,6 +155,11 @@ cot_status_t kern_cpu_attention(kern_t *kern, const kern_attention_args_t *args)
 {
     attention_t attention = {.kern = kern, .args = args};
     kern_list_runs(kern, args->run, args->runs, args->rows);
-    cot_pool_run(kern->config.pool, args->rows * kern->config.kv_heads, attention_part, &attention);
+    uint64_t keys = 0;
+    for (uint32_t r = 0; r < args->runs; r++)
+        keys += (uint64_t)args->run[r].rows * (args->run[r].position + args->run[r].rows);
+    const uint32_t parts = args->rows * kern->config.kv_heads;
+    const uint64_t work = 2 * keys * kern->config.heads * kern->config.head_dim;
+    kern_spread(kern, parts, parts > 0 ? work / parts : 0, attention_part, &attention);
     return COT_OK;
 }

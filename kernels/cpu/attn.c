@@ -137,7 +137,7 @@ cot_status_t kern_cpu_attn_in(kern_t *kern, const kern_attn_in_args_t *args)
     attn_in_t in = {.kern = kern, .args = args};
     assert(q_width == (size_t)kern->config.heads * kern->config.head_dim);
     kern_list_runs(kern, args->run, args->runs, args->rows);
-    cot_pool_run(kern->config.pool, args->rows, norm_part, &in);
+    kern_spread(kern, args->rows, 8ULL * kern->config.hidden, norm_part, &in);
     const kern_job_t common = {
         .x = kern->packed, .x_stride = kern->packed_stride, .rows = args->rows, .out_stride = stride};
     kern_job_t jobs[3] = {common, common, common};
@@ -145,7 +145,7 @@ cot_status_t kern_cpu_attn_in(kern_t *kern, const kern_attn_in_args_t *args)
     jobs[1].w = &weights->k, jobs[1].out = kern->qkv + q_width;
     jobs[2].w = &weights->v, jobs[2].out = kern->qkv + q_width + kv_width;
     kern_products(kern, jobs, 3);
-    cot_pool_run(kern->config.pool, args->rows, finish_part, &in);
+    kern_spread(kern, args->rows, 8 * stride, finish_part, &in);
     return COT_OK;
 }
 
@@ -180,6 +180,6 @@ cot_status_t kern_cpu_attn_out(kern_t *kern, const kern_attn_out_args_t *args)
                             .out_stride = kern->config.hidden};
     kern_products(kern, &job, 1);
     attn_out_t out = {.kern = kern, .args = args};
-    cot_pool_run(kern->config.pool, args->rows, residual_part, &out);
+    kern_spread(kern, args->rows, 8ULL * kern->config.hidden, residual_part, &out);
     return COT_OK;
 }

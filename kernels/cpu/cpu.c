@@ -163,7 +163,7 @@ static cot_status_t cpu_head(kern_t *kern, const kern_head_args_t *args)
     head_t head = {.kern = kern, .args = args};
     for (; head.first < args->rows; head.first += most) {
         const uint32_t rows = args->rows - head.first < most ? args->rows - head.first : most;
-        cot_pool_run(kern->config.pool, rows, head_norm_part, &head);
+        kern_spread(kern, rows, 8ULL * kern->config.hidden, head_norm_part, &head);
         const kern_job_t job = {.w = args->lm_head,
                                 .x = kern->packed,
                                 .x_stride = kern->packed_stride,
@@ -194,7 +194,8 @@ static void sample_part(void *argument, uint32_t part)
 static cot_status_t cpu_sample(kern_t *kern, const kern_sample_args_t *args)
 {
     sample_t sample = {.kern = kern, .args = args, .parts = cot_pool_threads(kern->config.pool)};
-    cot_pool_run(kern->config.pool, sample.parts, sample_part, &sample);
+    if (sample.parts > args->rows) sample.parts = args->rows;
+    kern_spread(kern, sample.parts, 64ULL * kern->config.vocab, sample_part, &sample);
     return COT_OK;
 }
 

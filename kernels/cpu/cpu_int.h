@@ -50,6 +50,11 @@ static inline size_t kern_form_bytes(kern_form_t form)
     return form == KERN_FORM_BF16 ? sizeof(uint16_t) : sizeof(float);
 }
 
+/* cot_pool_run, where each part takes about `part_work` multiply-adds: what is done sooner than other threads wake up
+ * is done here. Which thread does a part changes no bits. */
+void kern_spread(const kern_t *kern, uint32_t parts, uint64_t part_work, void (*work)(void *argument, uint32_t part),
+                 void *argument);
+
 /* `rows` rows of `stride` bytes times weights, outputs [first, first + outputs): into out[row][output - first]. */
 typedef struct {
     const kern_matrix_t *w;

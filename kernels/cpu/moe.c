@@ -47,7 +47,7 @@ cot_status_t kern_cpu_route(kern_t *kern, const kern_route_args_t *args)
                             .out_stride = kern->config.experts};
     kern_products(kern, &job, 1);
     route_t route = {.kern = kern, .args = args};
-    cot_pool_run(kern->config.pool, args->rows, route_part, &route);
+    kern_spread(kern, args->rows, 8ULL * kern->config.experts, route_part, &route);
     return COT_OK;
 }
 
@@ -173,10 +173,15 @@ static void down_part(void *argument, uint32_t part)
 /* kern->packed holds the rows. */
 static void run_ffn(ffn_t *job)
 {
-    cot_pool_t *pool = job->kern->config.pool;
-    cot_pool_run(pool, job->begin[job->slots], gather_part, job);
-    cot_pool_run(pool, count_parts(job, false), gate_up_part, job);
-    cot_pool_run(pool, count_parts(job, true), down_part, job);
+    const kern_t *kern = job->kern;
+    uint64_t work = 0; /* of the down projections; gate and up together take twice as much */
+    for (uint32_t s = 0; s < job->slots; s++)
+        work += (uint64_t)(job->begin[s + 1] - job->begin[s]) * job->ffn[s].down.rows * job->ffn[s].down.cols;
+    kern_spread(kern, job->begin[job->slots], kern->config.hidden, gather_part, job);
+    uint32_t parts = count_parts(job, false);
+    kern_spread(kern, parts, parts > 0 ? 2 * work / parts : 0, gate_up_part, job);
+    parts = count_parts(job, true);
+    kern_spread(kern, parts, parts > 0 ? work / parts : 0, down_part, job);
 }
 
 cot_status_t kern_cpu_experts(kern_t *kern, const kern_experts_args_t *args)
@@ -252,6 +257,6 @@ static void combine_part(void *argument, uint32_t row)
 cot_status_t kern_cpu_combine(kern_t *kern, const kern_combine_args_t *args)
 {
     combine_t combine = {.kern = kern, .args = args};
-    cot_pool_run(kern->config.pool, args->rows, combine_part, &combine);
+    kern_spread(kern, args->rows, (args->top_k + 2ULL) * kern->config.hidden, combine_part, &combine);
     return COT_OK;
 }

@@ -5,6 +5,13 @@
 #include <math.h>
 #include <string.h>
 
+void kern_spread(const kern_t *kern, uint32_t parts, uint64_t part_work, void (*work)(void *argument, uint32_t part),
+                 void *argument)
+{
+    const uint64_t worth_waking = 1U << 17; /* about 5 us of arithmetic, 15 us of reading weights */
+    cot_pool_run(parts * part_work < worth_waking ? NULL : kern->config.pool, parts, work, argument);
+}
+
 void kern_product(const kern_t *kern, const kern_job_t *job, uint32_t first, uint32_t outputs)
 {
     const kern_matrix_t *w = job->w;
@@ -56,12 +63,14 @@ void kern_products(const kern_t *kern, const kern_job_t *jobs, uint32_t count)
 {
     products_t products = {.kern = kern, .job = jobs, .jobs = count};
     uint32_t parts = 0;
+    uint64_t work = 0;
     assert(count <= 3);
     for (uint32_t j = 0; j < count; j++) {
+        work += (uint64_t)jobs[j].rows * jobs[j].w->rows * jobs[j].w->cols;
         parts += kern_blocks(jobs[j].rows, KERN_PART_ROWS) * kern_blocks(jobs[j].w->rows, KERN_PART_OUTPUTS);
         products.end[j] = parts;
     }
-    cot_pool_run(kern->config.pool, parts, product_part, &products);
+    kern_spread(kern, parts, parts > 0 ? work / parts : 0, product_part, &products);
 }
 
 /* ---- packing ---- */
@@ -100,7 +109,7 @@ static void pack_part(void *argument, uint32_t row)
 void kern_pack_rows(kern_t *kern, const void *act, uint32_t rows, uint32_t cols)
 {
     packing_t packing = {.kern = kern, .act = act, .cols = cols};
-    cot_pool_run(kern->config.pool, rows, pack_part, &packing);
+    kern_spread(kern, rows, cols, pack_part, &packing);
 }
 
 void kern_norm(const kern_t *kern, const float *x, const float *weight, kern_form_t form, void *out)
