@@ -83,7 +83,9 @@ static double compare_all(const cot_safetensors_t *expected, double bar, const c
             bool flipped = false;
             double difference = compare_row(want, got, row, bar, &flipped);
             if (!(difference <= worst)) worst = difference;
-            if (flipped) fail_msg("%s: prompt %u row %u: another likeliest token", what, LENGTHS[n], (unsigned)row);
+            if (!flipped) continue;
+            print_message("%s: prompt %u row %u: another likeliest token\n", what, LENGTHS[n], (unsigned)row);
+            worst = INFINITY;
         }
     }
     cot_safetensors_close(logits);
@@ -91,7 +93,7 @@ static double compare_all(const cot_safetensors_t *expected, double bar, const c
     return worst;
 }
 
-static void compare_model(const char *model, const char *dtype, double bar)
+static bool compare_model(const char *model, const char *dtype, double bar)
 {
     char path[400], what[96];
     snprintf(path, sizeof(path), COTERIE_SOURCE_DIR "/tests/fixtures/models/%s/expected.safetensors", model);
@@ -105,8 +107,9 @@ static void compare_model(const char *model, const char *dtype, double bar)
         model, dtype);
     if (code != 0) job_stderr_has("\001");
     assert_int_equal(code, 0);
-    if (!(compare_all(expected, bar, what) <= bar)) fail_msg("%s: over the bar", what);
+    bool under = compare_all(expected, bar, what) <= bar;
     cot_safetensors_close(expected);
+    return under;
 }
 
 static void every_model(const char *dtype, double bar)
@@ -114,7 +117,9 @@ static void every_model(const char *dtype, double bar)
     char names[MODELS_MAX][64];
     uint32_t models = job_models(names, MODELS_MAX);
     assert_true(models > 0);
-    for (uint32_t m = 0; m < models; m++) compare_model(names[m], dtype, bar);
+    uint32_t over = 0;
+    for (uint32_t m = 0; m < models; m++) over += !compare_model(names[m], dtype, bar);
+    assert_int_equal(over, 0);
 }
 
 static void float32_matches(void **state)
