@@ -95,6 +95,7 @@ static int on_delta(void *user, const coterie_client_delta_t *delta)
 static void on_loading(void *user, double progress)
 {
     output_t *output = user;
+    output->start_ns = cot_now_ns(); /* loading is no part of the latency */
     client_bar_show(&output->bar, progress);
 }
 
