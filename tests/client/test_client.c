@@ -365,6 +365,36 @@ static void no_server_is_said_plainly(void **state)
     server_world_finish(&world);
 }
 
+static void no_memory_leaves_nothing(void **state)
+{
+    (void)state;
+    coterie_client_options_t options = COTERIE_CLIENT_OPTIONS_INIT;
+    coterie_client_t *client = NULL;
+    options.address = "unix:/nonexistent.sock";
+    size_t live = cot_memory_live_blocks();
+    cot_memory_fail_after(0);
+    assert_fails((cot_status_t)coterie_client_connect(&options, &client), COT_ERR_NO_MEMORY, "memory");
+    cot_memory_fail_after(-1);
+    assert_int_equal(cot_memory_live_blocks(), live);
+
+    /* Over a live connection some of these fail on the server instead: either way an error, and nothing is left. */
+    server_world_t world;
+    server_world_init(&world);
+    server_world_start(&world);
+    options.address = world.address;
+    options.timeout_ms = 2000;
+    int status = COTERIE_CLIENT_NO_MEMORY;
+    for (int64_t allowed = 1; status != COTERIE_CLIENT_OK; allowed++) {
+        assert_true(allowed < 100);
+        cot_memory_fail_after(allowed);
+        status = coterie_client_connect(&options, &client);
+        cot_memory_fail_after(-1);
+        if (status != COTERIE_CLIENT_OK) assert_null(client);
+    }
+    coterie_client_close(client);
+    server_world_finish(&world);
+}
+
 /* ---- ends ---- */
 
 static void *cancel_later(void *user)
@@ -528,6 +558,7 @@ int main(void)
         cmocka_unit_test(bad_requests_cost_only_themselves),
         cmocka_unit_test(without_a_tokenizer_ids_do),
         cmocka_unit_test(no_server_is_said_plainly),
+        cmocka_unit_test(no_memory_leaves_nothing),
         cmocka_unit_test(cancelling_from_another_thread),
         cmocka_unit_test(deadlines_end_calls),
         cmocka_unit_test(a_loading_server_is_waited_for),

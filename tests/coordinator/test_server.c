@@ -352,6 +352,30 @@ static void a_failed_engine_is_reported(void **state)
     server_world_finish(&world);
 }
 
+/* Memory runs out at every place in turn; the server says so or hangs up, and goes on. */
+static void without_memory_only_the_request_suffers(void **state)
+{
+    (void)state;
+    server_world_t world;
+    server_world_init(&world);
+    server_world_start(&world);
+    for (int64_t allowed = 0; allowed < 60; allowed++) {
+        int fd = raw_admitted(&world);
+        server_world_lock(&world);
+        raw_generate(fd, 1, 4);
+        cot_memory_fail_after(allowed);
+        server_world_unlock(&world);
+        usleep(12000); /* ten turns of the server's thread: the answer has four tokens */
+        server_world_lock(&world);
+        cot_memory_fail_after(-1);
+        server_world_unlock(&world);
+        close(fd);
+    }
+    server_world_await_live(&world, 0);
+    assert_alive(&world);
+    server_world_finish(&world);
+}
+
 /* ---- states ---- */
 
 static void while_loading_clients_are_told_so(void **state)
@@ -461,6 +485,7 @@ int main(void)
         cmocka_unit_test(cancelling_frees_the_request),
         cmocka_unit_test(a_client_that_vanishes_frees_its_requests),
         cmocka_unit_test(a_failed_engine_is_reported),
+        cmocka_unit_test(without_memory_only_the_request_suffers),
         cmocka_unit_test(while_loading_clients_are_told_so),
         cmocka_unit_test(draining_lets_requests_finish),
         cmocka_unit_test(the_status_names_the_ranks),
