@@ -40,7 +40,7 @@ static cot_status_t run_rank(comm_link_t *link, uint32_t command, int argc, char
     }
     cot_signals_install();
     cot_status_t status = coordinate(link, command, argc, argv);
-    if (status != COT_OK && status != COT_ERR_PARTIAL) cot_log_error("%s", cot_error_text());
+    if (status != COT_OK) cot_log_error("%s", cot_error_text());
     return status;
 }
 

@@ -338,7 +338,7 @@ static cot_status_t serve(job_t *job)
     cot_deadline_t deadline = COT_NEVER;
     COT_TRY(coord_server_attach(job->server, job->engine));
     show_ranks(job);
-    cot_log_info("ready: %u workers, context %u", job->fleet.workers, job->max_context);
+    cot_log_info("ready: %u workers, context %u tokens", job->fleet.workers, coord_engine_context(job->engine));
     for (;;) {
         COT_TRY(turn(job, &backoff));
         cot_asked_t asked = cot_signals_asked();

@@ -164,6 +164,11 @@ cot_status_t coord_engine_poll(coord_engine_t *engine, bool *worked_out)
     return repeat_fault(engine);
 }
 
+uint32_t coord_engine_context(const coord_engine_t *engine)
+{
+    return engine->context;
+}
+
 bool coord_engine_idle(const coord_engine_t *engine)
 {
     if (engine->waiting.count > 0 || engine->in_flight > 0) return false;

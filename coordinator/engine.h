@@ -93,6 +93,8 @@ void coord_engine_cancel(coord_engine_t *engine, coord_request_t *request);
  * engine: a worker failed or passed its deadline; the sentence names it. All requests have been finished with it then,
  * and every later submit and poll gives it again. */
 cot_status_t coord_engine_poll(coord_engine_t *engine, bool *worked_out);
+/* Tokens of the longest request: max_context, or what the KV cache of a worker holds if that is less. */
+uint32_t coord_engine_context(const coord_engine_t *engine);
 bool coord_engine_idle(const coord_engine_t *engine); /* no request waits or runs, no step is in flight */
 /* Tells all workers to end, once what was sent is done; comm_flush sees it off. */
 cot_status_t coord_engine_stop(coord_engine_t *engine);

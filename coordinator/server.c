@@ -187,6 +187,8 @@ void coord_server_set_progress(coord_server_t *server, float progress)
 
 cot_status_t coord_server_attach(coord_server_t *server, coord_engine_t *engine)
 {
+    uint32_t context = coord_engine_context(engine);
+    if (context < server->config.max_context) server->config.max_context = context;
     server->engine = engine;
     server->progress = 1;
     return COT_OK;

@@ -71,7 +71,7 @@ static void text_depends_on_nothing_else(void **state)
     pid_t server = serve(1, "");
     generate_alone("alone");
     drain(server);
-    static const char *const FLAGS[] = {"", "--kv-memory 300K --max-step-tokens 16", "--max-sequences 2"};
+    static const char *const FLAGS[] = {"", "--kv-memory 450K --max-step-tokens 16", "--max-sequences 2"};
     for (uint32_t workers = 1; workers <= 3; workers++) {
         print_message("%u workers %s\n", workers, FLAGS[workers - 1]);
         server = serve(workers, FLAGS[workers - 1]);

@@ -76,6 +76,12 @@ cot_status_t coord_engine_poll(coord_engine_t *engine, bool *worked_out)
     return engine->fail ? cot_fail(COT_ERR_PEER_LOST, "rank 2 stopped answering") : COT_OK;
 }
 
+uint32_t coord_engine_context(const coord_engine_t *engine)
+{
+    (void)engine;
+    return UINT32_MAX; /* the server's own limit counts */
+}
+
 bool coord_engine_idle(const coord_engine_t *engine)
 {
     return engine->live == 0;
