@@ -10,13 +10,13 @@ LICENCES = {
     "python3-twisted": "MIT", "python3-networkx": "BSD-3-Clause", "python3-sqlalchemy": "MIT", "python3-matplotlib": "PSF-like",
     "python3-sklearn": "BSD-3-Clause", "python3-numpy": "BSD-3-Clause", "python3-scipy": "BSD-3-Clause",
     "python3-pandas": "BSD-3-Clause", "python3-astropy": "BSD-3-Clause", "python3-sympy": "BSD-3-Clause",
-    "rust-src": "MIT or Apache-2.0 (vendored crates: likewise free)", "anarchism": "GPL-2.0", "gimp-help": "GFDL-1.2+",
+    "rust-src": "MIT or Apache-2.0; vendored crates likewise free", "anarchism": "GPL-2.0", "gimp-help": "GFDL-1.2+, no invariant sections",
     "libreoffice-help": "MPL-2.0", "debian-handbook": "GPL-2.0+ or CC-BY-SA-3.0", "gnome-user-docs": "CC-BY-SA-3.0",
     "gnucash-docs": "GFDL-1.1+, no invariant sections", "installation-guide": "GPL-2.0", "debian-reference": "GPL-2.0+",
     "developers-reference": "GPL-2.0+", "debian-policy": "GPL-2.0+", "debian-faq": "GPL-2.0+", "kicad-doc": "GPL-3.0+ or CC-BY-3.0+",
     "aptitude-doc": "GPL-2.0+", "dict-jargon": "public domain", "postgresql-doc": "PostgreSQL", "python3.11-doc": "PSF",
     "git-doc": "GPL-2.0", "perl-doc": "GPL-1.0+ or Artistic", "manpages-de": "GPL-3.0+ and each page's own", "manpages-fr":
-    "GPL-3.0+ and each page's own", "manpages-ja": "each page's own (free)", "manpages": "each page's own (free)", "glibc-doc": "GFDL/GPL/LGPL",
+    "GPL-3.0+ and each page's own", "manpages-ja": "each page's own (free)", "manpages": "each page's own (free)", "manpages-dev": "each page's own (free)", "manpages-de-dev": "GPL-3.0+ and each page's own", "glibc-doc": "GFDL/GPL/LGPL",
     "apache2-doc": "Apache-2.0", "sqlite3-doc": "public domain", "octave-doc": "GPL-3.0+ and its manual's licence", "maxima-doc": "GPL-2.0+",
     "linux-doc": "GPL-2.0",
 }
@@ -73,21 +73,28 @@ def data_section(corpus):
 
 
 def perplexity_section(evaluation, train):
-    rows = []
+    rows = [[d, "%.2f" % r["perplexity"], "%.3f" % r["bits_per_byte"], "%.2f" % r["bytes_per_token"], "{:,}".format(r["tokens"])]
+            for d, r in evaluation["domains"].items()]
+    return ("## Perplexity on held-out text\n\nBy transformers, in float32 from these bf16 weights; rows of 2,048 tokens, no overlap.\n\n"
+            + table(["domain", "perplexity", "bits per byte", "bytes per token", "tokens"], rows) + "\n" + progress(train))
+
+
+def progress(train):
+    """Held-out loss as training went on, and which domains had seen their best before the end."""
+    log = train["log"]
+    log[-1].setdefault("seconds", train["arguments"]["seconds"])
+    evaluated = [row for row in log if "heldout" in row]
+    shown = [evaluated[i] for i in (0, 2, 4, 6, 8, 10, 12, len(evaluated) - 1) if i < len(evaluated)]
+    past = []
     for domain in ORDER:
-        r = evaluation["domains"][domain]
-        rows.append([domain, "%.2f" % r["perplexity"], "%.3f" % r["bits_per_byte"], "%.2f" % r["bytes_per_token"], r["tokens"],
-                     "%.2f" % (r["bits_per_byte"] and train_bits(train, domain))])
-    return ("## Perplexity on held-out text\n\nBy transformers, in float32 from these bf16 weights; rows of 2,048 tokens, no overlap. "
-            "`at 7 min` is the training loop's own held-out loss half-way, as perplexity, on a smaller sample.\n\n"
-            + table(["domain", "perplexity", "bits per byte", "bytes per token", "tokens", "at 7 min"], rows)
-            + "\nThe held-out loss of every domain but Python still fell, slowly, when the learning rate reached zero; Python's was lowest at 11 minutes "
-              "and ended 3 % of a nat higher: with fifteen passes the model begins to remember its packages.\n")
-
-
-def train_bits(train, domain):
-    evaluated = [row for row in train["log"] if "heldout" in row]
-    return 2.718281828459045 ** evaluated[len(evaluated) // 2 - 1]["heldout"][domain]
+        best, last = min(row["heldout"][domain] for row in evaluated), evaluated[-1]["heldout"][domain]
+        if last - best > 0.01:
+            past.append("only %s ended %.3f above its lowest" % (domain, last - best))
+    rows = [[d] + ["%.3f" % row["heldout"][d] for row in shown] for d in ORDER]
+    return ("Held-out loss in nats per token during training, by minutes (another and smaller sample, bf16; only its course compares):\n\n"
+            + table(["domain"] + ["%.0f" % (row["seconds"] / 60) for row in shown], rows)
+            + "\nIt fell, ever more slowly, until the schedule ended; a longer run would gain a little"
+            + ("; " + "; ".join(past) + ", where the model begins to learn packages by heart.\n" if past else ".\n"))
 
 
 def routing_section(evaluation):
@@ -108,7 +115,7 @@ def routing_section(evaluation):
 
 
 def samples_section(evaluation):
-    out = ["## What it writes\n\nGreedy, 80 tokens, after the last 200 characters or so of a held-out prompt; the bar marks where the model begins. Not chosen for beauty: the first of each domain.\n"]
+    out = ["## What it writes\n\nTemperature 0.7, top-p 0.9, seed 1, 80 tokens, after the last 200 characters or so of a held-out prompt; the bar marks where the model begins. One a domain, not chosen. Greedily it soon repeats itself.\n"]
     for domain in ORDER:
         sample = evaluation["continuations"][domain]
         text = sample["prompt"][-200:] + "▌" + sample["continuation"]

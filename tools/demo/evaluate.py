@@ -81,16 +81,16 @@ def rows_of(tokenizer, texts, length, limit):
 def measure(model, rows, top_k):
     """Sum of -log p over predicted tokens, their number, load [layers, experts] and repeats of an expert in the next token."""
     nats, count, load, repeats = 0.0, 0, 0, 0
-    for row in rows.split(1):
+    for row in rows.to(model.device).split(1):
         out = model(row, output_router_logits=True)
         logp = out.logits[:, :-1].float().log_softmax(-1)
         nats -= float(logp.gather(-1, row[:, 1:, None]).sum())
         count += row.numel() - 1
         chosen = torch.stack([logits.view(-1, logits.shape[-1]).topk(top_k, -1).indices for logits in out.router_logits])
-        used = torch.zeros(*chosen.shape[:2], model.config.num_experts).scatter(-1, chosen, 1.0)
+        used = torch.zeros(*chosen.shape[:2], model.config.num_experts, device=chosen.device).scatter(-1, chosen, 1.0)
         load = load + used.sum(1)
         repeats += float((used[:, 1:] * used[:, :-1]).sum() / used.shape[0] / top_k)
-    return {"nats": nats / count, "tokens": count, "load": load, "repeat": repeats / count}
+    return {"nats": nats / count, "tokens": count, "load": load.double().cpu(), "repeat": repeats / count}
 
 
 @torch.no_grad()
@@ -123,10 +123,12 @@ def summary(name, result, rows, bytes_per_token):
 
 
 def continuations(model, tokenizer, texts):
+    """80 tokens after each text by the model's own generation config (temperature 0.7, top-p 0.9), seed 1."""
     out = {}
     for domain, text in texts.items():
-        ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"][:, :96]
-        made = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=80, do_sample=False)
+        torch.manual_seed(1)
+        ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"][:, :96].to(model.device)
+        made = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=80)
         out[domain] = {"prompt": tokenizer.decode(ids[0]), "continuation": tokenizer.decode(made[0, ids.shape[1]:])}
     return out
 
@@ -137,10 +139,11 @@ def main():
     parser.add_argument("--text", required=True)
     parser.add_argument("--demo", required=True)
     parser.add_argument("--report", default="evaluation.json")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--tokens", type=int, default=100000, help="held-out tokens per domain at most")
     arguments = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
-    model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32).eval().to(arguments.device)
     length, top_k = model.config.max_position_embeddings, model.config.num_experts_per_tok
     report, loads, chosen = {"domains": {}}, {}, {}
     for number, domain in enumerate(DOMAINS):
@@ -154,15 +157,15 @@ def main():
         loads[domain] = result["load"]
         report["domains"][domain] = summary(domain, result, rows, bytes_per_token)
         print(domain, {k: v for k, v in report["domains"][domain].items() if k != "load_per_mille"}, flush=True)
-    inputs, scores = reference(model, tokenizer, list(chosen.values()))
-    write_lines(os.path.join(arguments.demo, "reference", "prompts.jsonl"), inputs)
-    write_lines(os.path.join(arguments.demo, "reference", "score.jsonl"), scores)
     even = sum(load / load.sum() for load in loads.values())
     even = even / even.sum(1, keepdim=True)
     report["overall_busiest_over_mean"] = [round(float(x), 2) for x in even.max(1).values * even.shape[1]]
     report["overall_idlest_over_mean"] = [round(float(x), 2) for x in even.min(1).values * even.shape[1]]
     report["likeness"] = likeness(loads)
     report["continuations"] = continuations(model, tokenizer, {name: row["text"] for name, row in chosen.items()})
+    inputs, scores = reference(model.cpu(), tokenizer, list(chosen.values()))
+    write_lines(os.path.join(arguments.demo, "reference", "prompts.jsonl"), inputs)
+    write_lines(os.path.join(arguments.demo, "reference", "score.jsonl"), scores)
     with open(arguments.report, "w") as file:
         json.dump(report, file, ensure_ascii=False)
 

@@ -65,7 +65,6 @@ DOMAINS = {
         ("kicad-doc-en", r"\.html$", "html"),
         ("aptitude-doc-en", r"\.html$", "html"),
         ("dict-jargon", r"\.dict\.dz$", "text"),
-        ("dict-gcide", r"\.dict\.dz$", "text"),
     ],
     "reference": [
         ("postgresql-doc-15", r"/html/.*\.html$", "html"),
