@@ -75,7 +75,7 @@ def data_section(corpus):
 def perplexity_section(evaluation, train):
     rows = [[d, "%.2f" % r["perplexity"], "%.3f" % r["bits_per_byte"], "%.2f" % r["bytes_per_token"], "{:,}".format(r["tokens"])]
             for d, r in evaluation["domains"].items()]
-    return ("## Perplexity on held-out text\n\nBy transformers, in float32 from these bf16 weights; rows of 2,048 tokens, no overlap.\n\n"
+    return ("## Perplexity on held-out text\n\nBy transformers 5.17 on the H100, in float32 from these bf16 weights; rows of 2,048 tokens, no overlap. (On a CPU, transformers 5.23 gives the log-probabilities of `../reference` again to 2.3e-5.)\n\n"
             + table(["domain", "perplexity", "bits per byte", "bytes per token", "tokens"], rows) + "\n" + progress(train))
 
 

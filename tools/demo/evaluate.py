@@ -140,7 +140,7 @@ def main():
     parser.add_argument("--demo", required=True)
     parser.add_argument("--report", default="evaluation.json")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--tokens", type=int, default=100000, help="held-out tokens per domain at most")
+    parser.add_argument("--tokens", type=int, default=122880, help="held-out tokens per domain at most")
     arguments = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
     model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32).eval().to(arguments.device)
