@@ -130,6 +130,9 @@ cot_status_t client_channel_receive(client_channel_t *channel, cot_deadline_t de
                                     Coterie__Envelope **envelope_out)
 {
     if (channel->broken) return fail_lost(channel, 0);
+    /* Seen here, too: a stream that never runs dry never waits. */
+    if (may_cancel && atomic_load(&channel->cancelled)) return cot_fail(COT_ERR_CANCELLED, "cancelled");
+    if (cot_deadline_passed(deadline)) return fail_timeout(channel);
     cot_status_t status = receive_frame(channel, deadline, may_cancel, envelope_out);
     if (status != COT_OK && status != COT_ERR_CANCELLED && status != COT_ERR_TIMEOUT) channel->broken = true;
     return status;

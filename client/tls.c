@@ -45,6 +45,7 @@ static cot_status_t feed(client_channel_t *channel, cot_deadline_t deadline, boo
 static cot_status_t shake_hands(client_channel_t *channel, cot_deadline_t deadline)
 {
     for (;;) {
+        ERR_clear_error(); /* what others left would be taken for ours */
         int done = SSL_do_handshake(channel->ssl);
         if (done == 1) return flush(channel, deadline);
         if (SSL_get_error(channel->ssl, done) != SSL_ERROR_WANT_READ) {
@@ -107,6 +108,7 @@ cot_status_t client_tls_send(client_channel_t *channel, const void *bytes, size_
     size_t written = 0;
     for (size_t at = 0; at < count; at += written) {
         size_t part = count - at < RECORD_BYTES ? count - at : RECORD_BYTES;
+        ERR_clear_error();
         if (SSL_write_ex(channel->ssl, (const uint8_t *)bytes + at, part, &written) != 1)
             return fail_tls(channel, COT_ERR_PEER_LOST, ERR_get_error());
         COT_TRY(flush(channel, deadline));
@@ -119,6 +121,7 @@ cot_status_t client_tls_receive(client_channel_t *channel, void *bytes, size_t *
 {
     for (;;) {
         size_t got = 0;
+        ERR_clear_error();
         int done = SSL_read_ex(channel->ssl, bytes, *count, &got);
         if (done == 1) {
             *count = got;

@@ -6,6 +6,7 @@
 #include <event2/bufferevent_ssl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <openssl/err.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -54,6 +55,7 @@ static void half_close(coord_connection_t *connection)
 {
     SSL *ssl = bufferevent_openssl_get_ssl(connection->event);
     if (ssl != NULL) SSL_shutdown(ssl);
+    ERR_clear_error(); /* of a handshake that was not over, say: it is no other connection's */
     shutdown(bufferevent_getfd(connection->event), SHUT_WR);
     set_timer(connection, LINGER_MS);
 }

@@ -8,7 +8,8 @@
 typedef struct {
     cot_buffer_t text, tokens, logprobs;
     uint32_t deltas, tops, loadings;
-    uint32_t cancel_after; /* deltas; 0: never */
+    uint32_t cancel_after;         /* deltas; 0: never */
+    coterie_client_t *slow_client; /* takes its time, and then cancels */
     double progress;
     coterie_client_result_t result;
 } answer_t;
@@ -21,6 +22,8 @@ static int on_delta(void *user, const coterie_client_delta_t *delta)
     assert_ok(cot_buffer_append(&answer->tokens, delta->tokens, delta->count * sizeof(int32_t)));
     assert_ok(cot_buffer_append(&answer->logprobs, delta->logprobs, delta->count * sizeof(float)));
     for (uint32_t i = 0; delta->tops != NULL && i < delta->count; i++) answer->tops += delta->tops[i].count;
+    if (answer->slow_client != NULL) usleep(3000);
+    if (answer->slow_client != NULL && answer->deltas == 30) coterie_client_cancel(answer->slow_client);
     return answer->deltas == answer->cancel_after;
 }
 
@@ -430,6 +433,24 @@ static void cancelling_from_another_thread(void **state)
     server_world_finish(&world);
 }
 
+/* The answer comes faster than it is read, so that the client never waits. */
+static void cancelling_a_flood(void **state)
+{
+    (void)state;
+    server_world_t world;
+    server_world_init(&world);
+    server_world_start(&world);
+    coterie_client_t *client = connect_to(&world);
+    answer_t answer = {.slow_client = client};
+    coterie_client_request_t request = ask("hi", 90000);
+    assert_int_equal(generate(client, &request, &answer), COTERIE_CLIENT_CANCELLED);
+    assert_true(answer.deltas < 100);
+    server_world_await_live(&world, 0);
+    answer_free(&answer);
+    coterie_client_close(client);
+    server_world_finish(&world);
+}
+
 static void deadlines_end_calls(void **state)
 {
     (void)state;
@@ -560,6 +581,7 @@ int main(void)
         cmocka_unit_test(no_server_is_said_plainly),
         cmocka_unit_test(no_memory_leaves_nothing),
         cmocka_unit_test(cancelling_from_another_thread),
+        cmocka_unit_test(cancelling_a_flood),
         cmocka_unit_test(deadlines_end_calls),
         cmocka_unit_test(a_loading_server_is_waited_for),
         cmocka_unit_test(a_server_that_dies_is_noticed),
