@@ -36,6 +36,12 @@ typedef struct {
     double unequal; /* share of elements, if the array is bf16 */
 } bound_t;
 
+typedef struct {
+    const char *what;
+    kern_dtype_t dtype;
+    size_t count;
+} array_t;
+
 static double element(kern_dtype_t dtype, const void *data, size_t i)
 {
     return dtype == KERN_BF16 ? kern_bf16_to_float(((const uint16_t *)data)[i]) : ((const float *)data)[i];
@@ -49,38 +55,36 @@ static void put(kern_dtype_t dtype, void *data, size_t i, double value)
         ((float *)data)[i] = (float)value;
 }
 
-static void assert_near(const bench_t *bench, const char *what, kern_dtype_t dtype, const void *got, const void *want,
-                        size_t count, bound_t bound)
+static void assert_near(const bench_t *bench, const array_t *array, const void *got, const void *want, bound_t bound)
 {
     size_t unequal = 0;
     double difference = 0, size = 0;
-    for (size_t i = 0; i < count; i++) {
-        double g = element(dtype, got, i), w = element(dtype, want, i);
-        double most = bound.error + fabs(w) * (dtype == KERN_BF16 ? 0x1p-7 : 0x1p-23);
+    for (size_t i = 0; i < array->count; i++) {
+        double g = element(array->dtype, got, i), w = element(array->dtype, want, i);
+        double most = bound.error + fabs(w) * (array->dtype == KERN_BF16 ? 0x1p-7 : 0x1p-23);
         unequal += g != w;
         difference += (g - w) * (g - w);
         size += w * w;
         if (!(fabs(g - w) <= most))
-            fail_msg("%s %s, %s, shape %s, act %s: element %zu is %.9g, reference %.9g, bound %.3g", bench->stage, what,
-                     kern_isa_name(bench->isa), bench->shape->name, bench->act == KERN_BF16 ? "bf16" : "f32", i, g, w,
-                     most);
+            fail_msg("%s %s, %s, shape %s, act %s: element %zu is %.9g, reference %.9g, bound %.3g", bench->stage,
+                     array->what, kern_isa_name(bench->isa), bench->shape->name,
+                     bench->act == KERN_BF16 ? "bf16" : "f32", i, g, w, most);
     }
-    if (dtype == KERN_F32 && sqrt(difference) > TYPICAL * sqrt(size))
-        fail_msg("%s %s, %s, shape %s: differences of %.3g of the reference", bench->stage, what,
+    if (array->dtype == KERN_F32 && sqrt(difference) > TYPICAL * sqrt(size))
+        fail_msg("%s %s, %s, shape %s: differences of %.3g of the reference", bench->stage, array->what,
                  kern_isa_name(bench->isa), bench->shape->name, sqrt(difference / size));
-    if (dtype == KERN_BF16 && (double)unequal > bound.unequal * (double)count + 1)
-        fail_msg("%s %s, %s, shape %s: %zu of %zu differ from the reference", bench->stage, what,
-                 kern_isa_name(bench->isa), bench->shape->name, unequal, count);
+    if (array->dtype == KERN_BF16 && (double)unequal > bound.unequal * (double)array->count + 1)
+        fail_msg("%s %s, %s, shape %s: %zu of %zu differ from the reference", bench->stage, array->what,
+                 kern_isa_name(bench->isa), bench->shape->name, unequal, array->count);
 }
 
 /* Random activations in [-scale, scale], the same in both sessions' buffers. */
-static double fill_act(bench_t *bench, size_t count, float scale, void *first, void *second)
+static void fill_act(bench_t *bench, size_t count, float scale, void *first, void *second)
 {
     float *values = world_floats(&bench->random, count, scale);
     for (size_t i = 0; i < count; i++) put(bench->act, first, i, values[i]);
     memcpy(second, first, count * kern_dtype_bytes(bench->act));
     cot_free(values);
-    return scale;
 }
 
 static void fill_floats(bench_t *bench, size_t count, float scale, float *first, float *second)
@@ -167,7 +171,7 @@ static void check_attn_in(bench_t *bench)
     /* The turn mixes two elements and rounds cos and sin to float. */
     error = 2 * error + 8 * U * magnitude;
     const bound_t bound = {error, 0.002};
-    assert_near(bench, "q", config->act, bench->cpu.q, bench->ref.q, (size_t)rows * q_width, bound);
+    assert_near(bench, &(array_t){"q", config->act, (size_t)rows * q_width}, bench->cpu.q, bench->ref.q, bound);
     const size_t count = (size_t)rows * config->kv_heads * config->head_dim;
     void *got = cot_alloc(count * sizeof(float)), *want = cot_alloc(count * sizeof(float));
     for (int value = 0; value < 2; value++) {
@@ -178,7 +182,7 @@ static void check_attn_in(bench_t *bench)
                     put(config->act, got, i, key_at(bench, true, p, h, d, value));
                     put(config->act, want, i, key_at(bench, false, p, h, d, value));
                 }
-        assert_near(bench, value ? "v" : "k", config->act, got, want, count, bound);
+        assert_near(bench, &(array_t){value ? "v" : "k", config->act, count}, got, want, bound);
     }
     cot_free(got);
     cot_free(want);
@@ -239,7 +243,8 @@ static void check_attention(bench_t *bench)
     const double score = 1.5 * 2 * key * sqrt(head_dim); /* sum of magnitudes, over sqrt(head_dim) */
     const double share = 0.7 * 2 * (head_dim + 8) * U * score + 4e-7 + (config->act == KERN_BF16 ? 0x1p-7 : 0);
     const double error = 2 * value * (share + 2 * (positions + 8) * U);
-    assert_near(bench, "out", config->act, bench->cpu.attn, bench->ref.attn, count, (bound_t){error, 0.001});
+    assert_near(bench, &(array_t){"out", config->act, count}, bench->cpu.attn, bench->ref.attn,
+                (bound_t){error, 0.001});
 }
 
 /* x within the product's error; a normed row within 8 u and the sum's n / 4 + 8, relative, of what x then was. */
@@ -254,10 +259,11 @@ static void check_attn_out(bench_t *bench)
          (kern_attn_out_args_t){
              .weights = &on->layer[0].attn, .rows = rows, .attn = on->attn, .x = on->x, .normed = on->normed});
     double error = sum_error(width, row_magnitude(&bench->ref.layer[0].attn.o)) + 8 * U;
-    assert_near(bench, "x", KERN_F32, bench->cpu.x, bench->ref.x, count, (bound_t){error, 1});
+    assert_near(bench, &(array_t){"x", KERN_F32, count}, bench->cpu.x, bench->ref.x, (bound_t){error, 1});
     /* |normed| <= 1.25 sqrt(hidden), rms of x above 1/4 */
     double normed = 1.25 * sqrt(config->hidden) * (8 * error + sum_error(config->hidden, 1));
-    assert_near(bench, "normed", config->act, bench->cpu.normed, bench->ref.normed, count, (bound_t){normed, 0.002});
+    assert_near(bench, &(array_t){"normed", config->act, count}, bench->cpu.normed, bench->ref.normed,
+                (bound_t){normed, 0.002});
 }
 
 /* The same experts wherever the K-th and the next logit are further apart than the error, weights within twice it. */
@@ -283,7 +289,7 @@ static void check_route(bench_t *bench)
         double sum = 0;
         for (uint32_t k = 0; k < top_k; k++) sum += bench->cpu.weight[at + k];
         if (config->norm_topk) assert_true(fabs(sum - 1) < 1e-6);
-        assert_near(bench, "weight", KERN_F32, bench->cpu.weight + at, want, top_k,
+        assert_near(bench, &(array_t){"weight", KERN_F32, top_k}, bench->cpu.weight + at, want,
                     (bound_t){2 * error + 1e-6 + 2 * config->experts * U, 1});
     }
     assert_true(same >= rows - 1); /* logits of random rows are seldom that close */
@@ -332,7 +338,7 @@ static void check_experts(bench_t *bench)
                                    .order = on->order,
                                    .slot_begin = on->slot_begin,
                                    .y = on->y});
-        assert_near(bench, "y", config->act, bench->cpu.y, bench->ref.y, (size_t)count * config->hidden,
+        assert_near(bench, &(array_t){"y", config->act, (size_t)count * config->hidden}, bench->cpu.y, bench->ref.y,
                     (bound_t){error, 0.01});
     }
 }
@@ -351,10 +357,11 @@ static void check_mlp(bench_t *bench)
                                .normed = on->normed,
                                .y = on->shared,
                                .scale = on->scale});
-        assert_near(bench, "y", config->act, bench->cpu.shared, bench->ref.shared, (size_t)rows * config->hidden,
-                    (bound_t){ffn_error(bench, ffn, 1), 0.01});
+        assert_near(bench, &(array_t){"y", config->act, (size_t)rows * config->hidden}, bench->cpu.shared,
+                    bench->ref.shared, (bound_t){ffn_error(bench, ffn, 1), 0.01});
         double error = gated ? sum_error(config->hidden, row_magnitude(&bench->ref.layer[0].shared_gate)) + 1e-6 : 0;
-        assert_near(bench, "scale", KERN_F32, bench->cpu.scale, bench->ref.scale, rows, (bound_t){error, 1});
+        assert_near(bench, &(array_t){"scale", KERN_F32, rows}, bench->cpu.scale, bench->ref.scale,
+                    (bound_t){error, 1});
     }
 }
 
@@ -380,7 +387,8 @@ static void check_combine(bench_t *bench)
                                    .x = on->x});
         /* k products added one after the other, then x: at most k + 2 additions of at most k + 2. */
         double terms = config->top_k + 2;
-        assert_near(bench, "x", KERN_F32, bench->cpu.x, bench->ref.x, count, (bound_t){2 * terms * terms * U, 1});
+        assert_near(bench, &(array_t){"x", KERN_F32, count}, bench->cpu.x, bench->ref.x,
+                    (bound_t){2 * terms * terms * U, 1});
     }
 }
 
@@ -405,8 +413,8 @@ static void check_ends(bench_t *bench)
                             .x = on->x,
                             .logits = on->logits});
     double error = 1.25 * sum_error(config->hidden, row_magnitude(&bench->ref.lm_head)) + 8 * U * 1.25;
-    assert_near(bench, "logits", KERN_F32, bench->cpu.logits, bench->ref.logits, (size_t)128 * config->vocab,
-                (bound_t){error, 1});
+    assert_near(bench, &(array_t){"logits", KERN_F32, (size_t)128 * config->vocab}, bench->cpu.logits,
+                bench->ref.logits, (bound_t){error, 1});
 }
 
 static void check_all(const shape_t *shape, kern_isa_t isa, kern_dtype_t act, kern_dtype_t stored)
