@@ -159,7 +159,7 @@ static void repeats_are_counted(void **state)
     (void)state;
     int16_t experts[2 * 20];
     for (int row = 0; row < 20; row++) {
-        experts[2 * row] = row < 10 ? 0 : (int16_t)(row % 2);
+        experts[2 * row] = (int16_t)(row < 10 ? 0 : row % 2);
         experts[2 * row + 1] = 3;
     }
     write_trace("4", experts, 20);
