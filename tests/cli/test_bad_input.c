@@ -50,7 +50,8 @@ static void unfit_models(void **state)
             "rm -rf $DIR/m && cp -r " DEMO " $DIR/m && rm $DIR/m/model-00002* && "
             "$RUN -n 3 score $DIR/m --in $DIR/x.jsonl --out $DIR/o");
     refused(4, "merges",
-            "rm -rf $DIR/m && cp -r " DEMO " $DIR/m && echo '{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}}}' > "
+            "rm -rf $DIR/m && cp -r " DEMO
+            " $DIR/m && echo '{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}}}' > "
             "$DIR/m/tokenizer.json && $RUN -n 3 score $DIR/m --in $DIR/x.jsonl --out $DIR/o");
     refused(5, "MiB", "$RUN -n 3 score " DEMO " --kv-memory 100T --in $DIR/x.jsonl --out $DIR/o");
     assert_int_equal(access(job_path("o"), F_OK), -1);

@@ -3,6 +3,7 @@
 #include "tests/cli/job.h"
 
 #include "base/buffer.h"
+#include "base/json.h"
 #include "base/safetensors.h"
 
 #include <math.h>
@@ -134,8 +135,55 @@ static void bfloat16_matches(void **state)
     every_model("bfloat16", 2e-2);
 }
 
+/* The next line of a file of JSON lines; NULL at its end. */
+static json_t *next_line(char **rest)
+{
+    char *line = *rest, *end = strchr(line, '\n');
+    if (end == NULL) return NULL;
+    *rest = end + 1;
+    json_t *root = NULL;
+    assert_ok(cot_json_load_bytes(line, (size_t)(end - line), "a line", &root));
+    return root;
+}
+
+static double compare_line(const json_t *want, const json_t *got)
+{
+    const json_t *ours = json_object_get(got, "logprobs"), *theirs = json_object_get(want, "logprobs");
+    assert_int_equal(json_array_size(ours), json_array_size(theirs));
+    assert_true(json_equal(json_object_get(got, "top1"), json_object_get(want, "top1")));
+    double worst = 0;
+    for (size_t i = 1; i < json_array_size(ours); i++)
+        worst = fmax(worst,
+                     fabs(json_number_value(json_array_get(ours, i)) - json_number_value(json_array_get(theirs, i))));
+    return worst;
+}
+
+/* The model that ships, on held-out text: every log-probability, and the likeliest token everywhere. */
+static void the_demo_model_matches(void **state)
+{
+    (void)state;
+    assert_int_equal(
+        job_run("$RUN -n 3 score $SOURCE/demo/model --dtype float32 --in $SOURCE/demo/reference/prompts.jsonl "
+                "--out $DIR/out.jsonl > /dev/null && cp $SOURCE/demo/reference/score.jsonl $DIR/want.jsonl"),
+        0);
+    char *got = job_read("out.jsonl", NULL), *want = job_read("want.jsonl", NULL), *got_rest = got, *want_rest = want;
+    double worst = 0;
+    for (json_t *line; (line = next_line(&want_rest)) != NULL;) {
+        json_t *ours = next_line(&got_rest);
+        assert_non_null(ours);
+        worst = fmax(worst, compare_line(line, ours));
+        json_decref(line);
+        json_decref(ours);
+    }
+    print_message("demo float32: largest difference %.2g of 1e-4\n", worst);
+    assert_true(worst > 0 && worst <= 1e-4);
+    cot_free(got);
+    cot_free(want);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(float32_matches), cmocka_unit_test(bfloat16_matches)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(float32_matches), cmocka_unit_test(bfloat16_matches),
+                                       cmocka_unit_test(the_demo_model_matches)};
     return cmocka_run_group_tests(tests, job_setup, job_teardown);
 }
