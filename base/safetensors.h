@@ -11,11 +11,12 @@
 #define COT_TENSOR_DIMS 4
 
 /* X(name, bytes per element, name in the file) */
-#define COT_DTYPE_MAP(X)                                                                                               \
-    X(BF16, 2, "BF16")                                                                                                 \
-    X(F16, 2, "F16")                                                                                                   \
-    X(F32, 4, "F32") X(F64, 8, "F64") X(U8, 1, "U8") X(I8, 1, "I8") X(I16, 2, "I16") X(I32, 4, "I32") X(I64, 8, "I64") \
-        X(U16, 2, "U16") X(U32, 4, "U32") X(U64, 8, "U64") X(BOOL, 1, "BOOL")
+/* clang-format off */
+#define COT_DTYPE_MAP(X) \
+    X(BF16, 2, "BF16") X(F16, 2, "F16") X(F32, 4, "F32") X(F64, 8, "F64") X(U8, 1, "U8") X(I8, 1, "I8") \
+    X(I16, 2, "I16") X(I32, 4, "I32") X(I64, 8, "I64") X(U16, 2, "U16") X(U32, 4, "U32") X(U64, 8, "U64") \
+    X(BOOL, 1, "BOOL")
+/* clang-format on */
 typedef enum {
 #define X(name, bytes, text) COT_DTYPE_##name,
     COT_DTYPE_MAP(X)

@@ -15,12 +15,12 @@ cot_status_t model_weights_dummy(const model_config_t *config, uint64_t seed, mo
 void model_weights_close(model_weights_t *weights);
 
 /* Which tensor of the architecture, by role; names are the family's own. layer and expert where the role has them. */
-#define MODEL_ROLE_MAP(X)                                                                                         \
-    X(EMBED)                                                                                                      \
-    X(FINAL_NORM)                                                                                                 \
-    X(LM_HEAD) X(INPUT_NORM) X(POST_NORM) X(Q) X(K) X(V) X(O) X(Q_BIAS) X(K_BIAS) X(V_BIAS) X(O_BIAS) X(Q_NORM)   \
-        X(K_NORM) X(ROUTER) X(EXPERT_GATE) X(EXPERT_UP) X(EXPERT_DOWN) X(SHARED_GATE) X(SHARED_UP) X(SHARED_DOWN) \
-            X(SHARED_ROUTER) X(DENSE_GATE) X(DENSE_UP) X(DENSE_DOWN)
+/* clang-format off */
+#define MODEL_ROLE_MAP(X) \
+    X(EMBED) X(FINAL_NORM) X(LM_HEAD) X(INPUT_NORM) X(POST_NORM) X(Q) X(K) X(V) X(O) X(Q_BIAS) X(K_BIAS) X(V_BIAS) \
+    X(O_BIAS) X(Q_NORM) X(K_NORM) X(ROUTER) X(EXPERT_GATE) X(EXPERT_UP) X(EXPERT_DOWN) X(SHARED_GATE) X(SHARED_UP) \
+    X(SHARED_DOWN) X(SHARED_ROUTER) X(DENSE_GATE) X(DENSE_UP) X(DENSE_DOWN)
+/* clang-format on */
 typedef enum {
 #define X(name) MODEL_##name,
     MODEL_ROLE_MAP(X)
