@@ -35,12 +35,12 @@ guard_alive() {
 # Ends all that is still running.
 guard_end() {
     local group
-    for group in "${guard_groups[@]}"; do kill -TERM -- "-$group" 2>/dev/null; done
+    for group in "${guard_groups[@]}"; do kill -TERM -- "-$group" 2>/dev/null || true; done
     for _ in $(seq 60); do
         guard_alive || break
         sleep 0.05
     done
-    for group in "${guard_groups[@]}"; do kill -KILL -- "-$group" 2>/dev/null; done
+    for group in "${guard_groups[@]}"; do kill -KILL -- "-$group" 2>/dev/null || true; done
     guard_groups=()
     return 0
 }
