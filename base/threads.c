@@ -10,38 +10,57 @@
 
 enum { SPINS = 2000, THREADS_MAX = 1024 };
 
+/* A job is published by its ticket: the job's number in the upper half, the next part in the lower. A thread that takes
+ * a part by compare-and-swap knows that the job it read is still the current one, since that part is not done; so the
+ * caller waits for parts alone, never for a thread that the system lets sleep. */
 struct cot_pool {
     unsigned threads, started; /* the caller counts in threads, not in started */
     pthread_t *thread;
     pthread_mutex_t mutex;
     pthread_cond_t work_came, work_done;
-    void (*work)(void *argument, uint32_t part);
-    void *argument;
-    uint32_t parts;
-    atomic_uint next_part;
-    atomic_uint generation; /* counts jobs; changes under the mutex */
-    atomic_uint busy;       /* threads that have not finished the current job */
+    void (*_Atomic work)(void *argument, uint32_t part);
+    void *_Atomic argument;
+    atomic_uint parts, parts_left;
+    atomic_uint_least64_t ticket;
     bool ending;
 };
 
+static uint32_t job_of(uint64_t ticket)
+{
+    return (uint32_t)(ticket >> 32);
+}
+
 static void take_parts(cot_pool_t *pool)
 {
+    uint64_t ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
     for (;;) {
-        uint32_t part = atomic_fetch_add_explicit(&pool->next_part, 1, memory_order_relaxed);
-        if (part >= pool->parts) return;
-        pool->work(pool->argument, part);
+        uint32_t part = (uint32_t)ticket;
+        void (*work)(void *, uint32_t) = atomic_load_explicit(&pool->work, memory_order_acquire);
+        void *argument = atomic_load_explicit(&pool->argument, memory_order_acquire);
+        if (part >= atomic_load_explicit(&pool->parts, memory_order_acquire)) return;
+        if (!atomic_compare_exchange_weak_explicit(&pool->ticket, &ticket, ticket + 1, memory_order_acq_rel,
+                                                   memory_order_acquire))
+            continue;
+        ticket++;
+        work(argument, part);
+        if (atomic_fetch_sub_explicit(&pool->parts_left, 1, memory_order_acq_rel) != 1) continue;
+        pthread_mutex_lock(&pool->mutex);
+        pthread_cond_signal(&pool->work_done);
+        pthread_mutex_unlock(&pool->mutex);
     }
 }
 
 /* Waits for a job after `seen`: spins a little, since stages follow each other closely, then sleeps. */
-static bool await_job(cot_pool_t *pool, unsigned *seen)
+static bool await_job(cot_pool_t *pool, uint32_t *seen)
 {
-    for (int spin = 0; spin < SPINS && atomic_load_explicit(&pool->generation, memory_order_acquire) == *seen; spin++)
+    for (int spin = 0; spin < SPINS && job_of(atomic_load_explicit(&pool->ticket, memory_order_acquire)) == *seen;
+         spin++)
         if (spin % 64 == 63) sched_yield();
     pthread_mutex_lock(&pool->mutex);
-    while (atomic_load(&pool->generation) == *seen && !pool->ending) pthread_cond_wait(&pool->work_came, &pool->mutex);
+    while (job_of(atomic_load(&pool->ticket)) == *seen && !pool->ending)
+        pthread_cond_wait(&pool->work_came, &pool->mutex);
     bool ending = pool->ending;
-    *seen = atomic_load(&pool->generation);
+    *seen = job_of(atomic_load(&pool->ticket));
     pthread_mutex_unlock(&pool->mutex);
     return !ending;
 }
@@ -49,14 +68,8 @@ static bool await_job(cot_pool_t *pool, unsigned *seen)
 static void *run_thread(void *argument)
 {
     cot_pool_t *pool = argument;
-    unsigned seen = 0;
-    while (await_job(pool, &seen)) {
-        take_parts(pool);
-        if (atomic_fetch_sub_explicit(&pool->busy, 1, memory_order_acq_rel) != 1) continue;
-        pthread_mutex_lock(&pool->mutex);
-        pthread_cond_signal(&pool->work_done);
-        pthread_mutex_unlock(&pool->mutex);
-    }
+    uint32_t seen = 0;
+    while (await_job(pool, &seen)) take_parts(pool);
     return NULL;
 }
 
@@ -113,21 +126,24 @@ void cot_pool_run(cot_pool_t *pool, uint32_t parts, void (*work)(void *argument,
         for (uint32_t part = 0; part < parts; part++) work(argument, part);
         return;
     }
+    uint64_t job = (uint64_t)job_of(atomic_load_explicit(&pool->ticket, memory_order_relaxed)) + 2;
+    /* First closed under a number of its own: whoever sees a field of the new job can no longer take a part of the old.
+     */
+    atomic_store_explicit(&pool->ticket, ((job - 1) << 32) | UINT32_MAX, memory_order_release);
+    atomic_store_explicit(&pool->work, work, memory_order_release);
+    atomic_store_explicit(&pool->argument, argument, memory_order_release);
+    atomic_store_explicit(&pool->parts, parts, memory_order_release);
+    atomic_store_explicit(&pool->parts_left, parts, memory_order_release);
     pthread_mutex_lock(&pool->mutex);
-    pool->work = work;
-    pool->argument = argument;
-    pool->parts = parts;
-    atomic_store(&pool->next_part, 0);
-    atomic_store(&pool->busy, pool->started);
-    atomic_fetch_add(&pool->generation, 1);
+    atomic_store_explicit(&pool->ticket, job << 32, memory_order_release);
     pthread_cond_broadcast(&pool->work_came);
     pthread_mutex_unlock(&pool->mutex);
 
     take_parts(pool);
-    for (int spin = 0; spin < SPINS && atomic_load_explicit(&pool->busy, memory_order_acquire) != 0; spin++)
+    for (int spin = 0; spin < SPINS && atomic_load_explicit(&pool->parts_left, memory_order_acquire) != 0; spin++)
         if (spin % 64 == 63) sched_yield();
     pthread_mutex_lock(&pool->mutex);
-    while (atomic_load_explicit(&pool->busy, memory_order_acquire) != 0)
+    while (atomic_load_explicit(&pool->parts_left, memory_order_acquire) != 0)
         pthread_cond_wait(&pool->work_done, &pool->mutex);
     pthread_mutex_unlock(&pool->mutex);
 }
