@@ -20,4 +20,4 @@ if ! guard_run build </dev/null >"$log" 2>&1; then
     echo "coterie: the build failed; the whole log is $log" >&2
     exit 1
 fi
-guard_run ctest --test-dir "build/$preset" --output-on-failure --no-tests=error "$@" </dev/null
+guard_run ctest --test-dir "build/$preset" -j 2 --output-on-failure --no-tests=error "$@" </dev/null
