@@ -143,8 +143,21 @@ static void every_family(void **state)
     }
 }
 
+/* Made-up weights are the same on any worker count, and others with another seed. */
+static void dummy_weights(void **state)
+{
+    (void)state;
+    choose_model("mixtral");
+    write_prompts();
+    score("first", 1, "--load-format dummy --seed 5 --dtype bfloat16");
+    score_same(3, "--load-format dummy --seed 5 --dtype bfloat16");
+    score("other", 3, "--load-format dummy --seed 6 --dtype bfloat16");
+    assert_int_not_equal(job_run("cmp -s $DIR/first.jsonl $DIR/other.jsonl"), 0);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(an_ordinary_model), cmocka_unit_test(every_family)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(an_ordinary_model), cmocka_unit_test(every_family),
+                                       cmocka_unit_test(dummy_weights)};
     return cmocka_run_group_tests(tests, job_setup, job_teardown);
 }

@@ -66,13 +66,40 @@ static void assert_same_answers(const char *stem, const char *other)
             0);
 }
 
+/* The demo model's experts, scattered over three workers, every second one twice. */
+static void write_plan(void)
+{
+    FILE *file = fopen(job_path("p.plan.json"), "w");
+    assert_non_null(file);
+    fprintf(file, "{\"format\": \"coterie.plan/1\", \"ranks\": 3, \"layers\": [");
+    for (int layer = 0; layer < 8; layer++) {
+        fprintf(file, "%s{\"layer\": %d, \"ranks\": [", layer > 0 ? ", " : "", layer);
+        for (int rank = 0; rank < 3; rank++) {
+            const char *comma = "";
+            fprintf(file, rank > 0 ? ", [" : "[");
+            for (int expert = 31; expert >= 0; expert--) {
+                int first = (expert * 7 + layer) % 3;
+                if (rank != first && (expert % 2 == 0 || rank != (first + 1) % 3)) continue;
+                fprintf(file, "%s%d", comma, expert);
+                comma = ", ";
+            }
+            fprintf(file, "]");
+        }
+        fprintf(file, "]}");
+    }
+    fprintf(file, "]}\n");
+    assert_int_equal(fclose(file), 0);
+}
+
 static void text_depends_on_nothing_else(void **state)
 {
     (void)state;
     pid_t server = serve(1, "");
     generate_alone("alone");
     drain(server);
-    static const char *const FLAGS[] = {"", "--kv-memory 450K --max-step-tokens 16", "--max-sequences 2"};
+    static const char *const FLAGS[] = {"", "--kv-memory 450K --max-step-tokens 16",
+                                        "--max-sequences 2 --plan $DIR/p.plan.json"};
+    write_plan();
     for (uint32_t workers = 1; workers <= 3; workers++) {
         print_message("%u workers %s\n", workers, FLAGS[workers - 1]);
         server = serve(workers, FLAGS[workers - 1]);
