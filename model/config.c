@@ -1,9 +1,9 @@
-/* config.json and generation_config.json: every key is understood, known to be harmless, or refused by name. */
 #include "model/config.h"
 
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
+#include "model/config_keys.h"
 #include "model/rope.h"
 
 #include <math.h>
@@ -26,100 +26,6 @@ static const family_t FAMILIES[] = {
     {"Qwen3MoeForCausalLM", MODEL_QWEN3_MOE, 1e-6, 1e4, false, false, MODEL_QK_NORM_HEAD},
     {"OlmoeForCausalLM", MODEL_OLMOE, 1e-5, 1e4, false, false, MODEL_QK_NORM_FULL},
 };
-
-/* Keys that this file reads. */
-static const char *const UNDERSTOOD[] = {
-    "architectures",
-    "attention_bias",
-    "clip_qkv",
-    "decoder_sparse_step",
-    "dtype",
-    "eos_token_id",
-    "head_dim",
-    "hidden_act",
-    "hidden_size",
-    "intermediate_size",
-    "layer_types",
-    "max_position_embeddings",
-    "max_window_layers",
-    "mlp_only_layers",
-    "moe_intermediate_size",
-    "norm_topk_prob",
-    "num_attention_heads",
-    "num_experts",
-    "num_experts_per_tok",
-    "num_hidden_layers",
-    "num_key_value_heads",
-    "num_local_experts",
-    "qkv_bias",
-    "rms_norm_eps",
-    "rope_parameters",
-    "rope_scaling",
-    "rope_theta",
-    "shared_expert_intermediate_size",
-    "sliding_window",
-    "tie_word_embeddings",
-    "torch_dtype",
-    "use_sliding_window",
-    "vocab_size",
-};
-
-/* Keys that change nothing at inference, whatever they say. */
-static const char *const HARMLESS[] = {
-    "_attn_implementation",
-    "_name_or_path",
-    "attention_dropout",
-    "bos_token_id",
-    "chunk_size_feed_forward",
-    "id2label",
-    "initializer_range",
-    "is_encoder_decoder",
-    "label2id",
-    "model_type",
-    "output_attentions",
-    "output_hidden_states",
-    "output_router_logits",
-    "pad_token_id",
-    "problem_type",
-    "return_dict",
-    "router_aux_loss_coef",
-    "router_jitter_noise",
-    "torchscript",
-    "transformers_version",
-    "use_cache",
-    "unk_token_id",
-};
-
-static bool listed(const char *key, const char *const *list, size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        if (strcmp(list[i], key) == 0) return true;
-    return false;
-}
-
-/* null, false, 0, "", [] and {} ask for nothing. */
-static bool asks_nothing(const json_t *value)
-{
-    return json_is_null(value) || json_is_false(value) || (json_is_number(value) && json_number_value(value) == 0) ||
-           (json_is_string(value) && json_string_length(value) == 0) ||
-           (json_is_array(value) && json_array_size(value) == 0) ||
-           (json_is_object(value) && json_object_size(value) == 0);
-}
-
-static cot_status_t check_keys(const json_t *root)
-{
-    const char *key;
-    json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)root, key, value)
-    {
-        if (listed(key, UNDERSTOOD, sizeof(UNDERSTOOD) / sizeof(*UNDERSTOOD)) ||
-            listed(key, HARMLESS, sizeof(HARMLESS) / sizeof(*HARMLESS)) || asks_nothing(value))
-            continue;
-        return cot_fail(COT_ERR_UNSUPPORTED, "\"%.60s\" is set, which may change the mathematics and is not supported",
-                        key);
-    }
-    return COT_OK;
-}
 
 static cot_status_t find_family(const json_t *root, const family_t **family_out)
 {
@@ -173,13 +79,16 @@ static cot_status_t read_sizes(const json_t *root, model_config_t *config)
         return cot_fail(COT_ERR_UNSUPPORTED, "heads of %u dimensions; they must be even and from 2 to %d",
                         config->head_dim, MODEL_MAX_HEAD_DIM);
     COT_TRY(need_u32(root, "vocab_size", 1, 1U << 24, &config->vocab));
-    return need_u32(root, "max_position_embeddings", 1, 1U << 24, &config->max_context);
+    return need_u32(root, "max_position_embeddings", 1, MODEL_MAX_CONTEXT, &config->max_context);
 }
 
 static cot_status_t read_experts(const json_t *root, model_config_t *config)
 {
+    bool both = given(root, "num_experts") && given(root, "num_local_experts");
     const char *count = given(root, "num_experts") ? "num_experts" : "num_local_experts";
     COT_TRY(need_u32(root, count, 1, MODEL_MAX_EXPERTS, &config->experts));
+    if (both && !json_equal(json_object_get(root, "num_experts"), json_object_get(root, "num_local_experts")))
+        return cot_fail(COT_ERR_FORMAT, "\"num_experts\" and \"num_local_experts\" are not the same");
     COT_TRY(need_u32(root, "num_experts_per_tok", 1, MODEL_MAX_EXPERTS, &config->top_k));
     if (config->top_k > config->experts)
         return cot_fail(COT_ERR_FORMAT, "\"num_experts_per_tok\" %u is more than the %u experts", config->top_k,
@@ -199,11 +108,10 @@ static cot_status_t read_dense_layers(const json_t *root, model_config_t *config
     uint32_t step = 1;
     bool qwen = config->family == MODEL_QWEN2_MOE || config->family == MODEL_QWEN3_MOE, dense = false;
     const json_t *only = json_object_get(root, "mlp_only_layers");
-    if (!qwen && (!asks_nothing(only) && only != NULL))
-        return cot_fail(COT_ERR_UNSUPPORTED, "\"mlp_only_layers\" is not supported for %s", config->architecture);
-    COT_TRY(cot_json_get_u32(root, "decoder_sparse_step", &step));
-    if (step == 0 || (!qwen && step != 1))
-        return cot_fail(COT_ERR_FORMAT, "\"decoder_sparse_step\" must be at least 1");
+    if (qwen) COT_TRY(cot_json_get_u32(root, "decoder_sparse_step", &step));
+    if (step == 0) return cot_fail(COT_ERR_FORMAT, "\"decoder_sparse_step\" must be at least 1");
+    if (!model_asks_nothing(only) && !json_is_array(only))
+        return cot_fail(COT_ERR_FORMAT, "\"mlp_only_layers\" must be a list of layer numbers");
     for (uint32_t l = 0; l < config->layers; l++) config->layer[l].moe = (l + 1) % step == 0;
     size_t index;
     json_t *value;
@@ -214,42 +122,45 @@ static cot_status_t read_dense_layers(const json_t *root, model_config_t *config
         if (json_integer_value(value) < config->layers) config->layer[json_integer_value(value)].moe = false;
     }
     for (uint32_t l = 0; l < config->layers; l++) dense |= !config->layer[l].moe;
+    if (model_config_moe_layers(config) == 0)
+        return cot_fail(COT_ERR_UNSUPPORTED, "\"decoder_sparse_step\" and \"mlp_only_layers\" leave no layer experts");
     return dense ? need_u32(root, "intermediate_size", 1, 1U << 20, &config->dense_width) : COT_OK;
 }
 
-/* transformers 5 writes what use_sliding_window and max_window_layers mean as a list of layer types. */
-static cot_status_t read_layer_types(const json_t *root, uint32_t window, model_config_t *config, bool *given_out)
+/* transformers 5 writes which layers have the window as a list of layer types. Only Qwen2-MoE follows the list; the
+ * others have the window in all layers or none, and a list that says otherwise is refused. */
+static cot_status_t read_layer_types(const json_t *types, uint32_t window, model_config_t *config)
 {
-    const json_t *types = json_object_get(root, "layer_types");
-    *given_out = json_is_array(types);
-    if (types == NULL || json_is_null(types)) return COT_OK;
-    if (json_array_size(types) != config->layers)
+    if (!json_is_array(types) || json_array_size(types) != config->layers)
         return cot_fail(COT_ERR_FORMAT, "\"layer_types\" must be a list of %u types", config->layers);
     for (uint32_t l = 0; l < config->layers; l++) {
         const char *type = json_string_value(json_array_get(types, l));
-        if (type != NULL && strcmp(type, "sliding_attention") == 0 && window > 0)
-            config->layer[l].window = window;
-        else if (type == NULL || strcmp(type, "full_attention") != 0)
-            return cot_fail(COT_ERR_UNSUPPORTED, "\"layer_types\": layer %u is of the type \"%.40s\"", l,
-                            type != NULL ? type : "?");
+        bool sliding = type != NULL && strcmp(type, "sliding_attention") == 0;
+        bool known = sliding || (type != NULL && strcmp(type, "full_attention") == 0);
+        bool follows = config->family == MODEL_QWEN2_MOE || sliding == (window > 0);
+        if (!known || !follows || (sliding && window == 0))
+            return cot_fail(COT_ERR_UNSUPPORTED, "\"layer_types\": layer %u is of the type \"%.40s\", which %s", l,
+                            type != NULL ? type : "?", known ? "its other settings deny" : "is not supported");
+        config->layer[l].window = sliding ? window : 0;
     }
     return COT_OK;
 }
 
 static cot_status_t read_windows(const json_t *root, model_config_t *config)
 {
-    uint32_t window = 0, first = 0;
-    bool use = config->family == MODEL_MIXTRAL, typed = false;
+    const json_t *types = json_object_get(root, "layer_types");
+    uint32_t window = 0, below = 28; /* as Qwen2-MoE's configuration class has it */
+    bool use = config->family == MODEL_MIXTRAL;
     COT_TRY(cot_json_get_u32(root, "sliding_window", &window));
-    COT_TRY(cot_json_get_bool(root, "use_sliding_window", &use));
-    if (config->family == MODEL_OLMOE) use = false;
-    COT_TRY(read_layer_types(root, use ? window : 0, config, &typed));
-    if (typed || !use || window == 0) return COT_OK;
-    if (config->family == MODEL_QWEN2_MOE) {
-        first = 28; /* as the configuration class has it */
-        COT_TRY(cot_json_get_u32(root, "max_window_layers", &first));
-    }
-    for (uint32_t l = first; l < config->layers; l++) config->layer[l].window = window;
+    if (!use) COT_TRY(cot_json_get_bool(root, "use_sliding_window", &use));
+    if (use && config->family != MODEL_MIXTRAL && !given(root, "sliding_window"))
+        return cot_fail(COT_ERR_FORMAT, "\"use_sliding_window\" is true, but \"sliding_window\" is missing");
+    if (!use) window = 0;
+    if (!model_asks_nothing(types)) return read_layer_types(types, window, config);
+    COT_TRY(cot_json_get_u32(root, "max_window_layers", &below));
+    bool alternate = config->family == MODEL_QWEN2_MOE; /* there: every other layer below max_window_layers */
+    for (uint32_t l = 0; l < config->layers; l++)
+        config->layer[l].window = !alternate || (l % 2 == 0 && l < below) ? window : 0;
     return COT_OK;
 }
 
@@ -288,12 +199,10 @@ static cot_status_t read_flags(const json_t *root, const family_t *family, model
     if (config->family != MODEL_MIXTRAL) COT_TRY(cot_json_get_bool(root, "norm_topk_prob", &config->norm_topk));
     if (config->family == MODEL_QWEN2_MOE) COT_TRY(cot_json_get_bool(root, "qkv_bias", &config->qkv_bias));
     COT_TRY(cot_json_get_bool(root, "attention_bias", &bias));
-    if (bias && (config->family == MODEL_MIXTRAL || config->family == MODEL_QWEN2_MOE))
-        return cot_fail(COT_ERR_UNSUPPORTED, "\"attention_bias\" is not supported for %s", config->architecture);
     if (bias) config->qkv_bias = config->o_bias = true;
     COT_TRY(cot_json_get_double(root, "clip_qkv", &clip));
-    if (clip < 0 || (clip > 0 && config->family != MODEL_OLMOE))
-        return cot_fail(COT_ERR_UNSUPPORTED, "\"clip_qkv\" %g is not supported for %s", clip, config->architecture);
+    if (given(root, "clip_qkv") && config->family == MODEL_OLMOE && !(clip > 0))
+        return cot_fail(COT_ERR_FORMAT, "\"clip_qkv\" is %g; it must be above 0, or null", clip);
     if (!(eps > 0 && eps < 1)) return cot_fail(COT_ERR_FORMAT, "\"rms_norm_eps\" must be above 0 and below 1");
     config->norm_eps = (float)eps;
     config->clip_qkv = (float)clip;
@@ -323,7 +232,7 @@ static cot_status_t read_config(const json_t *root, model_config_t *config)
     const family_t *family = NULL;
     if (!json_is_object(root)) return cot_fail(COT_ERR_FORMAT, "is no JSON object");
     COT_TRY(find_family(root, &family));
-    COT_TRY(check_keys(root));
+    COT_TRY(model_config_check_keys(root, family->family));
     config->family = family->family;
     snprintf(config->architecture, sizeof(config->architecture), "%s", family->architecture);
     COT_TRY(read_sizes(root, config));

@@ -12,6 +12,7 @@
 #define MODEL_MAX_HEAD_DIM 512
 #define MODEL_MAX_EXPERTS 4096
 #define MODEL_MAX_EOS 16
+#define MODEL_MAX_CONTEXT (1U << 24)
 
 typedef enum { MODEL_MIXTRAL, MODEL_QWEN2_MOE, MODEL_QWEN3_MOE, MODEL_OLMOE } model_family_t;
 typedef enum { MODEL_QK_NORM_NONE, MODEL_QK_NORM_HEAD, MODEL_QK_NORM_FULL } model_qk_norm_t;

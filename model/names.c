@@ -12,6 +12,22 @@ bool model_role_of_expert(model_role_t role)
     return role == MODEL_EXPERT_GATE || role == MODEL_EXPERT_UP || role == MODEL_EXPERT_DOWN;
 }
 
+bool model_role_is_vector(model_role_t role)
+{
+    switch (role) {
+    case MODEL_FINAL_NORM:
+    case MODEL_INPUT_NORM:
+    case MODEL_POST_NORM:
+    case MODEL_Q_BIAS:
+    case MODEL_K_BIAS:
+    case MODEL_V_BIAS:
+    case MODEL_O_BIAS:
+    case MODEL_Q_NORM:
+    case MODEL_K_NORM: return true;
+    default: return false;
+    }
+}
+
 bool model_role_present(const model_config_t *config, model_role_t role, uint32_t layer)
 {
     bool moe = config->layer[layer].moe;

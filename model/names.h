@@ -15,6 +15,7 @@ enum {
 
 bool model_role_in_layer(model_role_t role);
 bool model_role_of_expert(model_role_t role);
+bool model_role_is_vector(model_role_t role); /* norms and biases: one dimension in the files */
 void model_tensor_name(const model_config_t *config, model_role_t role, uint32_t layer, uint32_t expert,
                        char name[MODEL_NAME_BYTES]);
 /* [rows, cols]; [n, 1] for a vector. */

@@ -1,5 +1,7 @@
 #include "model/rope.h"
 
+#include "model/config_keys.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -82,7 +84,7 @@ static void fill_yarn(const rope_t *rope, model_config_t *config)
         config->inv_freq[i] = ramp / (rope->factor * wave) + (1 - ramp) / wave;
     }
     config->rope_factor = rope->attention_factor;
-    if (rope->attention_factor != 0) return;
+    if (!isnan(rope->attention_factor)) return;
     config->rope_factor = rope->mscale != 0 && rope->mscale_all_dim != 0
                               ? yarn_scale(rope->factor, rope->mscale) / yarn_scale(rope->factor, rope->mscale_all_dim)
                               : yarn_scale(rope->factor, 1);
@@ -90,11 +92,16 @@ static void fill_yarn(const rope_t *rope, model_config_t *config)
 
 cot_status_t model_rope_read(const json_t *root, double theta, model_config_t *config)
 {
-    rope_t rope = {.type = "default", .theta = theta, .beta_fast = 32, .beta_slow = 1, .truncate = true};
+    rope_t rope = {
+        .type = "default", .theta = theta, .beta_fast = 32, .beta_slow = 1, .attention_factor = NAN, .truncate = true};
     rope.original_context = config->max_context;
     COT_TRY(cot_json_get_double(root, "rope_theta", &rope.theta));
-    COT_TRY(read_scaling(json_object_get(root, "rope_scaling"), &rope));
-    COT_TRY(read_scaling(json_object_get(root, "rope_parameters"), &rope));
+    const json_t *scaling = json_object_get(root, "rope_scaling"),
+                 *parameters = json_object_get(root, "rope_parameters");
+    if (!model_asks_nothing(scaling) && !model_asks_nothing(parameters))
+        return cot_fail(COT_ERR_FORMAT, "\"rope_scaling\" and \"rope_parameters\" are both given; keep one");
+    COT_TRY(read_scaling(scaling, &rope));
+    COT_TRY(read_scaling(parameters, &rope));
     if (!(rope.theta > 1 && rope.theta < 1e12)) return cot_fail(COT_ERR_FORMAT, "\"rope_theta\" must be above 1");
     if (strcmp(rope.type, "default") == 0) {
         fill_plain(&rope, 1, config);
@@ -104,13 +111,18 @@ cot_status_t model_rope_read(const json_t *root, double theta, model_config_t *c
     if (!yarn && strcmp(rope.type, "linear") != 0)
         return cot_fail(COT_ERR_UNSUPPORTED,
                         "rope scaling of the type \"%.40s\"; default, linear and yarn are supported", rope.type);
+    if (yarn && rope.factor == 0) rope.factor = config->max_context / rope.original_context;
     if (!(rope.factor >= 1 && rope.factor <= 1e6))
         return cot_fail(COT_ERR_FORMAT, "rope scaling: \"factor\" must be at least 1");
-    if (!(rope.original_context > 0 && rope.beta_fast > 0 && rope.beta_slow > 0 && rope.attention_factor >= 0))
+    if (!(rope.original_context > 0 && rope.beta_fast > 0 && rope.beta_slow > 0 && !(rope.attention_factor <= 0)))
         return cot_fail(COT_ERR_FORMAT, "rope scaling: a parameter is out of range");
-    if (yarn)
-        fill_yarn(&rope, config);
-    else
+    if (!yarn) {
         fill_plain(&rope, rope.factor, config);
+        return COT_OK;
+    }
+    fill_yarn(&rope, config);
+    /* Qwen3's model cards switch YaRN on and leave max_position_embeddings as it was. */
+    double stretched = rope.factor * rope.original_context;
+    if (stretched > config->max_context) config->max_context = (uint32_t)fmin(stretched, MODEL_MAX_CONTEXT);
     return COT_OK;
 }

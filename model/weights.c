@@ -40,7 +40,7 @@ uint64_t model_weights_bytes(const model_weights_t *weights)
 
 static cot_status_t add_shard(model_weights_t *weights, const char *directory, const char *name)
 {
-    if (strchr(name, '/') != NULL || strcmp(name, "..") == 0 || name[0] == '\0')
+    if (strchr(name, '/') != NULL || strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || name[0] == '\0')
         return cot_fail(COT_ERR_FORMAT, "the index names the shard \"%.80s\", which is outside the model directory",
                         name);
     if (weights->shards == SHARDS_MAX) return cot_fail(COT_ERR_LIMIT, "more than %u shards", SHARDS_MAX);
@@ -49,6 +49,7 @@ static cot_status_t add_shard(model_weights_t *weights, const char *directory, c
     cot_status_t status = cot_safetensors_open(path, &weights->shard[weights->shards]);
     cot_free(path);
     if (status == COT_OK) weights->shards++;
+    if (status == COT_ERR_NOT_FOUND) cot_fail_in(status, "a file of the model is missing; copy it again");
     return status;
 }
 
@@ -150,26 +151,56 @@ cot_status_t model_weights_dummy(const model_config_t *config, uint64_t seed, mo
 
 /* ---- tensors ---- */
 
+#define SHAPE_BYTES 96
+
+static void print_shape(uint32_t dims, const uint64_t *shape, char text[SHAPE_BYTES])
+{
+    int length = snprintf(text, SHAPE_BYTES, "[");
+    for (uint32_t d = 0; d < dims; d++)
+        length += snprintf(text + length, SHAPE_BYTES - (size_t)length, d > 0 ? ", %llu" : "%llu",
+                           (unsigned long long)shape[d]);
+    snprintf(text + length, SHAPE_BYTES - (size_t)length, "]");
+}
+
+static const cot_tensor_t *find_name(const model_weights_t *weights, const char *name)
+{
+    const cot_tensor_t *tensor = NULL;
+    for (uint32_t s = 0; s < weights->shards && tensor == NULL; s++)
+        tensor = cot_safetensors_find(weights->shard[s], name);
+    return tensor;
+}
+
+/* transformers can be asked to store the experts of a layer as one tensor. */
+static cot_status_t fail_missing(const model_weights_t *weights, uint32_t layer, const char *name)
+{
+    char fused[MODEL_NAME_BYTES];
+    snprintf(fused, sizeof(fused), "model.layers.%u.mlp.experts.gate_up_proj", layer);
+    if (find_name(weights, fused) != NULL)
+        return cot_fail(COT_ERR_UNSUPPORTED,
+                        "the experts are stored fused (%s), which is not supported; save them with "
+                        "save_original_format=True",
+                        fused);
+    return cot_fail(COT_ERR_NOT_FOUND, "the tensor %s is in none of the model's files", name);
+}
+
 /* Finds a tensor in the files and checks it against the configuration. */
 static cot_status_t find(const model_weights_t *weights, model_role_t role, uint32_t layer, uint32_t expert,
                          const cot_tensor_t **tensor_out)
 {
     char name[MODEL_NAME_BYTES];
     uint64_t shape[2];
-    const cot_tensor_t *tensor = NULL;
     model_tensor_name(weights->config, role, layer, expert, name);
     model_tensor_shape(weights->config, role, shape);
-    for (uint32_t s = 0; s < weights->shards && tensor == NULL; s++)
-        tensor = cot_safetensors_find(weights->shard[s], name);
-    if (tensor == NULL) return cot_fail(COT_ERR_NOT_FOUND, "the tensor %s is in none of the model's files", name);
-    bool vector = shape[1] == 1 && role != MODEL_SHARED_ROUTER;
-    bool fits = vector ? tensor->dims == 1 && tensor->shape[0] == shape[0]
-                       : tensor->dims == 2 && tensor->shape[0] == shape[0] && tensor->shape[1] == shape[1];
-    if (!fits)
-        return cot_fail(COT_ERR_FORMAT, "the tensor %s has the shape [%llu, %llu], config.json asks for [%llu, %llu]",
-                        name, (unsigned long long)tensor->shape[0],
-                        (unsigned long long)(tensor->dims > 1 ? tensor->shape[1] : 1), (unsigned long long)shape[0],
-                        (unsigned long long)shape[1]);
+    const cot_tensor_t *tensor = find_name(weights, name);
+    if (tensor == NULL) return fail_missing(weights, layer, name);
+    uint32_t dims = model_role_is_vector(role) ? 1 : 2;
+    if (tensor->dims != dims || tensor->shape[0] != shape[0] || (dims == 2 && tensor->shape[1] != shape[1])) {
+        char stored[SHAPE_BYTES], wanted[SHAPE_BYTES];
+        print_shape(tensor->dims, tensor->shape, stored);
+        print_shape(dims, shape, wanted);
+        return cot_fail(COT_ERR_FORMAT, "the tensor %s has the shape %s; config.json asks for %s", name, stored,
+                        wanted);
+    }
     if (tensor->dtype != COT_DTYPE_BF16 && tensor->dtype != COT_DTYPE_F16 && tensor->dtype != COT_DTYPE_F32)
         return cot_fail(COT_ERR_UNSUPPORTED, "the tensor %s is of the type %s; BF16, F16 and F32 are supported", name,
                         cot_dtype_name(tensor->dtype));
