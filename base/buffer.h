@@ -1,4 +1,4 @@
-/* A growing byte buffer, and a reader that cannot run past its end. For messages and text that is put together. */
+/* A growing byte buffer, for messages and text that is put together. */
 #ifndef COT_BUFFER_H
 #define COT_BUFFER_H
 

@@ -14,7 +14,8 @@ int64_t cot_now_ns(void)
 
 cot_deadline_t cot_deadline_in_ms(int64_t timeout_ms)
 {
-    return cot_now_ns() + timeout_ms * NS_PER_MS;
+    int64_t now = cot_now_ns();
+    return timeout_ms < (COT_NEVER - now) / NS_PER_MS ? now + timeout_ms * NS_PER_MS : COT_NEVER;
 }
 
 bool cot_deadline_passed(cot_deadline_t deadline)
@@ -24,6 +25,7 @@ bool cot_deadline_passed(cot_deadline_t deadline)
 
 int64_t cot_deadline_left_ms(cot_deadline_t deadline)
 {
+    if (deadline == COT_NEVER) return INT64_MAX;
     int64_t left_ns = deadline - cot_now_ns();
     return left_ns > 0 ? left_ns / NS_PER_MS : 0;
 }

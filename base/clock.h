@@ -11,9 +11,9 @@ int64_t cot_now_ns(void); /* monotonic */
 typedef int64_t cot_deadline_t;
 #define COT_NEVER INT64_MAX
 
-cot_deadline_t cot_deadline_in_ms(int64_t timeout_ms);
+cot_deadline_t cot_deadline_in_ms(int64_t timeout_ms); /* >= 0; too far for the clock: COT_NEVER */
 bool cot_deadline_passed(cot_deadline_t deadline);
-int64_t cot_deadline_left_ms(cot_deadline_t deadline); /* 0 once passed */
+int64_t cot_deadline_left_ms(cot_deadline_t deadline); /* 0 once passed, INT64_MAX for COT_NEVER */
 
 /* Backs off while a caller polls: yields for the first 50 ms without work, then sleeps 2 ms a call, after 1 s 5 ms.
  * Reset it whenever there was work. */

@@ -4,7 +4,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <openssl/evp.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -92,21 +94,47 @@ cot_status_t cot_file_read(const char *path, size_t limit, char **text_out, size
     return COT_OK;
 }
 
+/* Where to write: *path_out is the file behind any symbolic links, *temporary_out its name until it is whole, or NULL
+ * for what cannot be replaced. */
+static cot_status_t choose_names(const char *path, char **path_out, char **temporary_out)
+{
+    char real[PATH_MAX];
+    struct stat info;
+    bool there = stat(path, &info) == 0;
+    if (there && S_ISDIR(info.st_mode)) return cot_fail(COT_ERR_INVALID, "%s: is a directory; name a file", path);
+    bool replaced = !there || S_ISREG(info.st_mode);
+    if (there && replaced && realpath(path, real) != NULL) path = real;
+
+    char *name = cot_strdup(path);
+    size_t length = strlen(path) + 32;
+    char *temporary = replaced ? cot_alloc(length) : NULL;
+    if (name == NULL || (replaced && temporary == NULL)) {
+        cot_free(name);
+        cot_free(temporary);
+        return cot_fail(COT_ERR_NO_MEMORY, "%s: no memory to write it", path);
+    }
+    if (replaced) snprintf(temporary, length, "%s.tmp.%ld", path, (long)getpid());
+    *path_out = name;
+    *temporary_out = temporary;
+    return COT_OK;
+}
+
+static void free_names(cot_output_t *output)
+{
+    cot_free(output->path);
+    cot_free(output->temporary);
+    *output = (cot_output_t){0};
+}
+
 cot_status_t cot_output_open(const char *path, cot_output_t *output_out)
 {
-    size_t length = strlen(path) + 32;
-    cot_output_t output = {.path = cot_strdup(path), .temporary = cot_alloc(length)};
-    cot_status_t status = COT_OK;
-    if (output.path == NULL || output.temporary == NULL) {
-        status = cot_fail(COT_ERR_NO_MEMORY, "%s: no memory to write it", path);
-    } else {
-        snprintf(output.temporary, length, "%s.tmp.%ld", path, (long)getpid());
-        output.stream = fopen(output.temporary, "wbe");
-        if (output.stream == NULL) status = fail_errno(output.temporary, "create it");
-    }
-    if (status != COT_OK) {
-        cot_free(output.path);
-        cot_free(output.temporary);
+    cot_output_t output = {0};
+    COT_TRY(choose_names(path, &output.path, &output.temporary));
+    const char *name = output.temporary != NULL ? output.temporary : output.path;
+    output.stream = fopen(name, "wbe");
+    if (output.stream == NULL) {
+        cot_status_t status = fail_errno(name, "create it");
+        free_names(&output);
         return status;
     }
     *output_out = output;
@@ -122,16 +150,14 @@ cot_status_t cot_output_write(cot_output_t *output, const void *bytes, size_t co
 cot_status_t cot_output_commit(cot_output_t *output)
 {
     cot_status_t status = COT_OK;
-    if (fflush(output->stream) != 0 || fsync(fileno(output->stream)) != 0)
+    bool replaced = output->temporary != NULL;
+    if (fflush(output->stream) != 0 || (replaced && fsync(fileno(output->stream)) != 0))
         status = fail_errno(output->path, "write it");
     if (fclose(output->stream) != 0 && status == COT_OK) status = fail_errno(output->path, "write it");
-    output->stream = NULL;
-    if (status == COT_OK && rename(output->temporary, output->path) != 0)
+    if (replaced && status == COT_OK && rename(output->temporary, output->path) != 0)
         status = fail_errno(output->path, "give it its name");
-    if (status != COT_OK) unlink(output->temporary);
-    cot_free(output->path);
-    cot_free(output->temporary);
-    *output = (cot_output_t){0};
+    if (replaced && status != COT_OK) unlink(output->temporary);
+    free_names(output);
     return status;
 }
 
@@ -139,10 +165,8 @@ void cot_output_discard(cot_output_t *output)
 {
     if (output->stream == NULL) return;
     fclose(output->stream);
-    unlink(output->temporary);
-    cot_free(output->path);
-    cot_free(output->temporary);
-    *output = (cot_output_t){0};
+    if (output->temporary != NULL) unlink(output->temporary);
+    free_names(output);
 }
 
 char *cot_path_join(const char *directory, const char *name)

@@ -20,11 +20,12 @@ void cot_map_close(cot_map_t *map);
 /* The whole of a file that must be at most `limit` bytes; a NUL follows the bytes. Free with cot_free. */
 cot_status_t cot_file_read(const char *path, size_t limit, char **text_out, size_t *bytes_out);
 
-/* A file that appears under its name only when it is complete: written to NAME.tmp.PID, flushed to disk, renamed.
+/* A file that appears under its name only when it is complete: written to NAME.tmp.PID, flushed to disk, renamed. What
+ * is there and no file (/dev/null, a pipe) is written as it is; of a symbolic link, the file behind it is replaced.
  * Owns the stream and the temporary file. */
 typedef struct {
     FILE *stream;
-    char *path, *temporary;
+    char *path, *temporary; /* temporary NULL: written in place */
 } cot_output_t;
 
 cot_status_t cot_output_open(const char *path, cot_output_t *output_out);

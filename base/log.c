@@ -54,6 +54,8 @@ void cot_log_at(cot_log_level_t level, const char *format, ...)
     va_end(args);
     if (text < 0) return;
     size_t length = strlen(line);
+    for (size_t i = 0; i < length; i++)
+        if ((unsigned char)line[i] < ' ' || line[i] == 0x7f) line[i] = '?';
     line[length++] = '\n';
     ssize_t written = write(STDERR_FILENO, line, length);
     (void)written; /* nobody is left to tell */

@@ -1,4 +1,5 @@
-/* Log lines on stderr: lower-case, searchable, one write(2) each: "coterie: rank 3 layer 12: …". */
+/* Log lines on stderr: lower-case, searchable, one write(2) each: "coterie: rank 3 layer 12: …". Control characters,
+ * which a file or a peer may have slipped into a name, are shown as "?". */
 #ifndef COT_LOG_H
 #define COT_LOG_H
 

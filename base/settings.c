@@ -181,7 +181,8 @@ static cot_status_t read_variable(cot_settings_t *settings, uint32_t command, co
     const char *equals = strchr(entry, '=');
     size_t length = equals != NULL ? (size_t)(equals - entry) : 0;
     char wanted[96], name[96];
-    if (length == 0 || length >= sizeof(name)) return COT_OK;
+    if (length == 0) return COT_OK;
+    if (length >= sizeof(name)) length = sizeof(name) - 1; /* longer than any of ours */
     snprintf(name, sizeof(name), "%.*s", (int)length, entry);
     for (int id = 0; id < COT_SET_COUNT; id++) {
         variable_name(id, wanted, sizeof(wanted));
@@ -219,9 +220,12 @@ static cot_status_t read_flag(cot_settings_t *settings, uint32_t command, int ar
     const char *name = argv[0] + 2, *equals = strchr(name, '=');
     size_t length = equals != NULL ? (size_t)(equals - name) : strlen(name);
     int id = find_flag(name, length);
-    if (id < 0)
-        return cot_fail(COT_ERR_INVALID, "there is no flag %.*s; did you mean --%s?", (int)(length + 2), argv[0],
-                        nearest(name, command));
+    if (id < 0) {
+        char unknown[64];
+        snprintf(unknown, sizeof(unknown), "%.*s", (int)(length < sizeof(unknown) ? length : sizeof(unknown)), name);
+        return cot_fail(COT_ERR_INVALID, "there is no flag --%s; did you mean --%s?", unknown,
+                        nearest(unknown, command));
+    }
     if (!(TABLE[id].commands & command)) return fail_foreign(id);
     char shown[96];
     snprintf(shown, sizeof(shown), "--%s", TABLE[id].name);

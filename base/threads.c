@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <unistd.h>
 
 enum { SPINS = 2000, THREADS_MAX = 1024 };
@@ -148,11 +149,23 @@ void cot_pool_run(cot_pool_t *pool, uint32_t parts, void (*work)(void *argument,
     pthread_mutex_unlock(&pool->mutex);
 }
 
+/* What a container's CPU quota amounts to, in whole cores; `cores` where there is none. */
+static unsigned quota_cores(unsigned cores)
+{
+    FILE *file = fopen("/sys/fs/cgroup/cpu.max", "re");
+    if (file == NULL) return cores;
+    unsigned long long quota_us, period_us;
+    int fields = fscanf(file, "%llu %llu", &quota_us, &period_us); /* "max 100000" where there is no limit */
+    fclose(file);
+    if (fields != 2 || period_us == 0 || quota_us / period_us >= cores) return cores;
+    return quota_us < period_us ? 1 : (unsigned)(quota_us / period_us);
+}
+
 unsigned cot_usable_cores(unsigned node_ranks)
 {
     cpu_set_t allowed;
     long online = sysconf(_SC_NPROCESSORS_ONLN);
-    unsigned cores = online > 0 ? (unsigned)online : 1;
+    unsigned cores = quota_cores(online > 0 ? (unsigned)online : 1);
     if (node_ranks == 0) node_ranks = 1;
     unsigned share = cores / node_ranks > 0 ? cores / node_ranks : 1;
     if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0) return share;

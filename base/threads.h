@@ -21,7 +21,7 @@ unsigned cot_pool_threads(const cot_pool_t *pool);
 void cot_pool_run(cot_pool_t *pool, uint32_t parts, void (*work)(void *argument, uint32_t part), void *argument);
 
 /* Cores that this process may use: its affinity mask, or, when a launcher bound it to one core of several, its share
- * (`node_ranks` processes on this node) of the node's cores. At least 1. */
+ * (`node_ranks` processes on this node) of the node's cores, or of its container's CPU quota. At least 1. */
 unsigned cot_usable_cores(unsigned node_ranks);
 
 #endif
