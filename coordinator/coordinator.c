@@ -63,6 +63,10 @@ static cot_status_t check_settings(const job_t *job)
     COT_TRY(check_range(job, COT_SET_THREADS, "threads", 0, 1024));
     COT_TRY(check_range(job, COT_SET_MAX_STEP_TOKENS, "max-step-tokens", 1, 65536));
     COT_TRY(check_range(job, COT_SET_MAX_SEQUENCES, "max-sequences", 1, 65536));
+    COT_TRY(check_range(job, COT_SET_MAX_CONTEXT, "max-context", 0, 1 << 24));
+    COT_TRY(check_range(job, COT_SET_MAX_CONNECTIONS, "max-connections", 1, 65536));
+    COT_TRY(check_range(job, COT_SET_MAX_QUEUE, "max-queue", 1, 1 << 20));
+    COT_TRY(check_range(job, COT_SET_DRAIN_TIMEOUT, "drain-timeout", 0, 86400000));
     COT_TRY(check_range(job, COT_SET_STEP_TIMEOUT, "step-timeout", 1, 86400000));
     return check_range(job, COT_SET_START_TIMEOUT, "start-timeout", 1, 86400000);
 }

@@ -149,7 +149,12 @@ static cot_status_t set_limits(worker_t *worker)
         if (begin[1] - begin[0] > model->max_slots) model->max_slots = begin[1] - begin[0];
     }
     uint32_t here = model->max_slots < model->config.top_k ? model->max_slots : model->config.top_k;
-    model->max_assignments = model->workers * model->max_rows * here;
+    uint64_t assignments = (uint64_t)model->workers * model->max_rows * here;
+    if (assignments > INT32_MAX)
+        return cot_fail(COT_ERR_LIMIT,
+                        "%llu assignments could arrive here in one step, at most %d may: lower --max-step-tokens",
+                        (unsigned long long)assignments, INT32_MAX);
+    model->max_assignments = (uint32_t)assignments;
     return COT_OK;
 }
 
