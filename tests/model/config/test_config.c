@@ -129,9 +129,11 @@ static void windows(void **state)
 {
     (void)state;
     load_fixture("qwen2-window");
-    layers_are("WMM");
+    layers_are("WMW");
     assert_int_equal(config.layer[0].window, 20);
     load("qwen2-window", "{}", "layer_types");
+    layers_are("WMW");
+    load("qwen2-window", "{\"max_window_layers\": 1}", "layer_types");
     layers_are("WMM");
     load("qwen2-window", "{\"num_hidden_layers\": 6, \"max_window_layers\": 4}", "layer_types");
     layers_are("WMWMMM");
