@@ -1,7 +1,9 @@
 # Sourced by the scripts beside it. Whatever they start runs in a process group of its own, so that Ctrl-C, or a signal to
-# the script alone, ends all of it: SIGTERM first, SIGKILL after three seconds, exit status 130.
+# the script alone, ends all of it: SIGTERM first, SIGKILL after three seconds, exit status 130. A script that runs another
+# guarded one sets guard_patience (twentieths of a second) higher, so that the inner one is done first.
 
 guard_groups=()
+guard_patience=60
 
 # Starts a command in the background in its own process group; its pid is in guard_pid.
 guard_start() {
@@ -36,7 +38,7 @@ guard_alive() {
 guard_end() {
     local group
     for group in "${guard_groups[@]}"; do kill -TERM -- "-$group" 2>/dev/null || true; done
-    for _ in $(seq 60); do
+    for _ in $(seq "$guard_patience"); do
         guard_alive || break
         sleep 0.05
     done
