@@ -1,8 +1,8 @@
 /* No input makes tokenizing quadratic: half a megabyte of what each part finds hardest takes about eight times as long
  * as an eighth of it. */
-#include "tests/model/tokenizer/fixtures.h"
+#include <time.h>
 
-#include "base/clock.h"
+#include "tests/model/tokenizer/fixtures.h"
 
 static size_t text_bytes;
 
@@ -33,6 +33,14 @@ static const hard_text_t hard_texts[] = {
     {"unassigned", "\xf3\xa0\x80\x80", "a"},
 };
 
+/* Processor time of this thread: another program on the machine does not count. */
+static double cpu_seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
 /* Seconds to encode and decode `bytes` of a text. */
 static double time_of(const model_tokenizer_t *tokenizer, const hard_text_t *hard, size_t bytes)
 {
@@ -40,11 +48,11 @@ static double time_of(const model_tokenizer_t *tokenizer, const hard_text_t *har
     while (text.size < bytes) assert_ok(cot_buffer_append(&text, hard->unit, strlen(hard->unit)));
     assert_ok(cot_buffer_append(&text, hard->end, strlen(hard->end)));
     if (hard->unit[0] == '\x01') memset(text.data, 0, text.size);
-    int64_t start = cot_now_ns();
+    double start = cpu_seconds();
     assert_ok(model_tokenizer_encode(tokenizer, (const char *)text.data, text.size, false, &ids));
     assert_ok(model_tokenizer_decode(tokenizer, (const int32_t *)(const void *)ids.data,
                                      (uint32_t)(ids.size / sizeof(int32_t)), false, &back));
-    double seconds = (double)(cot_now_ns() - start) / 1e9;
+    double seconds = cpu_seconds() - start;
     cot_buffer_free(&text);
     cot_buffer_free(&ids);
     cot_buffer_free(&back);
@@ -52,7 +60,8 @@ static double time_of(const model_tokenizer_t *tokenizer, const hard_text_t *har
 }
 
 /* Eight times the text takes 8 to 10 times as long if the time is linear or n log n, and 64 times if it is quadratic.
- * 24 is between; what takes under 20 ms is noise, far below what squares would take. A busy machine gets three tries.
+ * 24 is between; what takes under 100 ms is noise, far below what squares would take. A busy machine (its caches are
+ * shared) gets three tries.
  */
 static void check_growth(const model_tokenizer_t *tokenizer, const char *family, const hard_text_t *hard)
 {
@@ -60,7 +69,7 @@ static void check_growth(const model_tokenizer_t *tokenizer, const char *family,
     for (int attempt = 0; attempt < 3; attempt++) {
         small = time_of(tokenizer, hard, text_bytes / 8);
         large = time_of(tokenizer, hard, text_bytes);
-        if (large < 0.02 || large < 24 * small) return;
+        if (large < 0.1 || large < 24 * small) return;
     }
     fail_msg("%s: %s: %zu bytes take %.3f s, an eighth of them %.3f s", family, hard->name, text_bytes, large, small);
 }
