@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Arrows go down only (docs/design.md): a folder includes itself and the folders named for it, nothing else. MPI stays in
-# comm/, CUDA in kernels/ and comm/, GLPK in placement/solve/.
+# comm/, CUDA in kernels/ and comm/ (elsewhere only its stream handle), GLPK and all that is GPL in placement/solve/.
 set -u
 cd "$(dirname "$0")/../.."
 
@@ -19,21 +19,30 @@ declare -A may=(
 bad=0
 complain() { echo "$1"; bad=1; }
 
+# In the files of FOLDERS, no line matches PATTERN (but those that match EXCEPT).
+none_in() {
+    local pattern=$1 except=$2 why=$3
+    shift 3
+    git ls-files "$@" | xargs grep -HnE "$pattern" | grep -vE "$except" && complain "$why"
+}
+
 for file in $(git ls-files '*.c' '*.h' '*.cu' '*.cuh'); do
     folder=${file%%/*}
-    [ "$folder" = tests ] && continue
     [ -n "${may[$folder]+set}" ] || continue
-    for include in $(sed -n 's/^ *# *include "\([^"]*\)".*/\1/p' "$file"); do
+    for include in $(sed -nE 's/^ *# *include *"([^"]*)".*/\1/p' "$file"); do
         to=${include%%/*}
+        case "$include" in
+            coterie_client.h) continue ;;
+            placement/solve/*) case "$file" in placement/solve/*) ;; *) complain "$file includes $include, which is GPL" ;; esac ;;
+        esac
         [ "$to" = "$folder" ] && continue
-        case "$include" in coterie_client.h) continue ;; esac
         case " ${may[$folder]} " in *" $to "*) ;; *) complain "$file includes $include: $folder/ may not use $to/" ;; esac
     done
-    case "$folder" in comm) ;; *)
-        grep -Hn '#include <mpi.h>' "$file" && complain "$file: MPI belongs to comm/" ;; esac
-    case "$folder" in comm|kernels) ;; *)
-        grep -HnE '#include <(cuda|nccl|cublas)' "$file" && complain "$file: CUDA belongs to kernels/ and comm/" ;; esac
-    case "$file" in placement/solve/*) ;; *)
-        grep -Hn '#include <glpk.h>' "$file" && complain "$file: GLPK belongs to placement/solve/" ;; esac
 done
+
+sources=('*.c' '*.h' '*.cu' '*.cuh' ':!tests' ':!tools')
+none_in '\bMPI_[A-Z]|# *include *<mpi\.h>' '^$' "MPI belongs to comm/" "${sources[@]}" ':!comm'
+none_in '\b(cuda|nccl|cublas)[A-Z][A-Za-z]*|# *include *<(cuda|nccl|cublas)' 'cudaStream_t' \
+    "CUDA belongs to kernels/ and comm/" "${sources[@]}" ':!kernels' ':!comm'
+none_in '# *include *<glpk\.h>|\bglp_' '^$' "GLPK belongs to placement/solve/" "${sources[@]}" ':!placement/solve'
 exit $bad
