@@ -34,7 +34,7 @@ cot_status_t cot_buffer_extend(cot_buffer_t *buffer, size_t count, void **space_
     if (count > SIZE_MAX - buffer->size) return cot_fail(COT_ERR_NO_MEMORY, "a buffer of more bytes than there are");
     COT_TRY(cot_buffer_reserve(buffer, buffer->size + count));
     if (count > 0) memset(buffer->data + buffer->size, 0, count);
-    if (space_out != NULL) *space_out = buffer->data + buffer->size;
+    if (space_out != NULL) *space_out = buffer->size > 0 ? buffer->data + buffer->size : buffer->data;
     buffer->size += count;
     return COT_OK;
 }

@@ -382,7 +382,7 @@ static cot_status_t unpack_word(cot_settings_t *settings, const char *word)
 
 cot_status_t cot_settings_unpack(const void *bytes, size_t count, cot_settings_t **settings_out)
 {
-    const char *word = bytes, *end = word + count;
+    const char *word = bytes, *end = count > 0 ? word + count : word; /* bytes may be NULL, with 0 of them */
     if (count > 0 && end[-1] != '\0') return cot_fail(COT_ERR_PROTOCOL, "rank 0's settings end in mid-word");
     cot_settings_t *settings = NULL;
     COT_TRY(create(&settings));
