@@ -32,7 +32,7 @@ if [ "$(cat /proc/sys/kernel/yama/ptrace_scope 2>/dev/null || echo 1)" != 0 ]; t
 fi
 
 # Rank 0 writes its pid: SIGTERM to it drains, where mpirun would give its ranks one second.
-pid_file=
+pid_file=${COTERIE_PID_FILE-}
 own_pid_file=
 if [ "$1" = serve ]; then
     words=("$@")
@@ -47,6 +47,9 @@ if [ "$1" = serve ]; then
         pid_file=$own_pid_file
         set -- "$@" --pid-file "$pid_file"
     fi
+    [ -f "$pid_file" ] && rm -f "$pid_file" # of a job before: that pid may be anybody's now
+else
+    pid_file=
 fi
 
 # Only `score --in -` reads standard input.
