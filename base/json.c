@@ -3,8 +3,6 @@
 #include "base/file.h"
 #include "base/memory.h"
 
-#include <math.h>
-
 void cot_json_setup(void)
 {
     /* Spared: jansson 2.14 writes through the NULL of a failed allocation while it reads a string. */
@@ -60,8 +58,7 @@ cot_status_t cot_json_get_double(const json_t *object, const char *key, double *
 {
     const json_t *value = value_of(object, key);
     if (value == NULL) return COT_OK;
-    if (!json_is_number(value) || !isfinite(json_number_value(value)))
-        return cot_fail(COT_ERR_FORMAT, "\"%s\" must be a number", key);
+    if (!json_is_number(value)) return cot_fail(COT_ERR_FORMAT, "\"%s\" must be a number", key);
     *out = json_number_value(value);
     return COT_OK;
 }

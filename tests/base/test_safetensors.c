@@ -162,6 +162,7 @@ static void files_that_lie_are_refused(void **state)
          "larger than any file"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1]}}", 4, COT_ERR_FORMAT, "\"data_offsets\""},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0]}}", 4, COT_ERR_FORMAT, "\"data_offsets\""},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4,8]}}", 8, COT_ERR_FORMAT, "\"data_offsets\""},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,0]}}", 4, COT_ERR_FORMAT, "\"data_offsets\""},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[-4,0]}}", 4, COT_ERR_FORMAT, "\"data_offsets\""},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,8]}}", 8, COT_ERR_FORMAT,
@@ -200,6 +201,10 @@ static void a_header_longer_than_its_file_is_refused(void **state)
         temporary_write(path, bytes, sizeof(bytes));
         assert_fails(cot_safetensors_open(path, &file), COT_ERR_FORMAT, "states a header of");
     }
+    const uint64_t too_long = ((uint64_t)100 << 20) + 1; /* in a file that is long enough, though it takes no space */
+    temporary_write(path, &too_long, 8);
+    assert_int_equal(truncate(path, (off_t)200 << 20), 0);
+    assert_fails(cot_safetensors_open(path, &file), COT_ERR_FORMAT, "states a header of 104857601 bytes");
     temporary_write(path, "1234567", 7);
     assert_fails(cot_safetensors_open(path, &file), COT_ERR_FORMAT, "is 7 bytes long");
     temporary_write(path, "", 0);
