@@ -1,10 +1,7 @@
-#include "placement/trace.h"
+#include "placement/trace_write.h"
 
-#include "base/buffer.h"
 #include "base/memory.h"
-#include "base/safetensors.h"
 
-#include <stdio.h>
 #include <string.h>
 
 /* The rows of one request, by position. `routes` holds experts then weights of each row, as 16-bit values. */
@@ -166,56 +163,35 @@ uint32_t place_recorder_width(const place_recorder_t *recorder)
 
 static cot_status_t declare(place_recorder_t *recorder, cot_safetensors_writer_t *writer)
 {
-    char text[32];
-    cot_buffer_t layers = {0};
-    cot_status_t status = COT_OK;
-    for (uint32_t layer = 0; layer < recorder->info.layers && status == COT_OK; layer++)
-        status = cot_buffer_printf(&layers, "%s%u", layer > 0 ? ", " : "[", recorder->layer_index[layer]);
-    if (status == COT_OK) status = cot_buffer_printf(&layers, recorder->info.layers > 0 ? "]" : "[]");
-    if (status == COT_OK) status = cot_buffer_append(&layers, "", 1);
-    if (status == COT_OK) status = cot_safetensors_writer_metadata(writer, "layers", (const char *)layers.data);
-    cot_buffer_free(&layers);
-    COT_TRY(status);
-
-    COT_TRY(cot_safetensors_writer_metadata(writer, "format", "coterie.trace/1"));
-    COT_TRY(cot_safetensors_writer_metadata(writer, "kind", "tokens"));
-    COT_TRY(cot_safetensors_writer_metadata(writer, "model", recorder->model));
-    COT_TRY(cot_safetensors_writer_metadata(writer, "config_sha256", recorder->config_sha256));
-    snprintf(text, sizeof(text), "%u", recorder->info.experts);
-    COT_TRY(cot_safetensors_writer_metadata(writer, "experts", text));
-    snprintf(text, sizeof(text), "%u", recorder->info.top_k);
-    COT_TRY(cot_safetensors_writer_metadata(writer, "top_k", text));
-    snprintf(text, sizeof(text), "%u", recorder->info.row_bytes);
-    COT_TRY(cot_safetensors_writer_metadata(writer, "row_bytes", text));
-
-    uint64_t shape[3] = {recorder->rows, recorder->info.layers, recorder->info.top_k};
-    COT_TRY(cot_safetensors_writer_declare(writer, "experts", COT_DTYPE_I16, 3, shape));
-    COT_TRY(cot_safetensors_writer_declare(writer, "gate_weights", COT_DTYPE_F16, 3, shape));
-    COT_TRY(cot_safetensors_writer_declare(writer, "token_id", COT_DTYPE_I32, 1, shape));
-    COT_TRY(cot_safetensors_writer_declare(writer, "request", COT_DTYPE_I32, 1, shape));
-    COT_TRY(cot_safetensors_writer_declare(writer, "position", COT_DTYPE_I32, 1, shape));
-    return cot_safetensors_writer_declare(writer, "phase", COT_DTYPE_U8, 1, shape);
+    place_trace_info_t info = recorder->info;
+    info.model = recorder->model;
+    info.config_sha256 = recorder->config_sha256;
+    info.layer_index = recorder->layer_index;
+    COT_TRY(place_trace_write_metadata(writer, &info, PLACE_TRACE_TOKENS, 0));
+    for (int column = 0; column < PLACE_COLUMNS; column++)
+        COT_TRY(place_trace_declare_column(writer, &info, (place_column_t)column, recorder->rows));
+    return COT_OK;
 }
 
-typedef enum { EXPERTS, WEIGHTS, TOKEN_ID, REQUEST, POSITION, PHASE, COLUMNS } column_t;
-
-static cot_status_t write_cell(const place_recorder_t *recorder, cot_safetensors_writer_t *writer, column_t column,
-                               uint32_t number, uint32_t position)
+static cot_status_t write_cell(const place_recorder_t *recorder, cot_safetensors_writer_t *writer,
+                               place_column_t column, uint32_t number, uint32_t position)
 {
     const request_rows_t *request = &recorder->requests[number];
     const uint16_t *routes = request->routes + (size_t)position * recorder->width * 2;
     size_t half = recorder->width * sizeof(*routes);
     switch (column) {
-    case EXPERTS: return cot_safetensors_writer_write(writer, routes, half);
-    case WEIGHTS: return cot_safetensors_writer_write(writer, routes + recorder->width, half);
-    case TOKEN_ID: return cot_safetensors_writer_write(writer, &request->token_id[position], sizeof(int32_t));
-    case REQUEST: return cot_safetensors_writer_write(writer, &number, sizeof(number));
-    case POSITION: return cot_safetensors_writer_write(writer, &position, sizeof(position));
+    case PLACE_COLUMN_EXPERTS: return cot_safetensors_writer_write(writer, routes, half);
+    case PLACE_COLUMN_GATE_WEIGHTS: return cot_safetensors_writer_write(writer, routes + recorder->width, half);
+    case PLACE_COLUMN_TOKEN_ID:
+        return cot_safetensors_writer_write(writer, &request->token_id[position], sizeof(int32_t));
+    case PLACE_COLUMN_REQUEST: return cot_safetensors_writer_write(writer, &number, sizeof(number));
+    case PLACE_COLUMN_POSITION: return cot_safetensors_writer_write(writer, &position, sizeof(position));
     default: return cot_safetensors_writer_write(writer, &request->phase[position], sizeof(uint8_t));
     }
 }
 
-static cot_status_t write_column(const place_recorder_t *recorder, cot_safetensors_writer_t *writer, column_t column)
+static cot_status_t write_column(const place_recorder_t *recorder, cot_safetensors_writer_t *writer,
+                                 place_column_t column)
 {
     for (uint32_t request = 0; request < recorder->request_count; request++)
         for (uint32_t position = 0; position < recorder->requests[request].rows; position++)
@@ -229,8 +205,8 @@ cot_status_t place_recorder_save(place_recorder_t *recorder, const char *path)
     cot_safetensors_writer_t *writer = NULL;
     COT_TRY(cot_safetensors_writer_create(path, &writer));
     cot_status_t status = declare(recorder, writer);
-    for (int column = EXPERTS; column < COLUMNS && status == COT_OK; column++)
-        status = write_column(recorder, writer, (column_t)column);
+    for (int column = 0; column < PLACE_COLUMNS && status == COT_OK; column++)
+        status = write_column(recorder, writer, (place_column_t)column);
     if (status == COT_OK) status = cot_safetensors_writer_commit(writer);
     cot_safetensors_writer_destroy(writer);
     return status;

@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "placement/trace_counts.h"
+#include "placement/trace_write.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -50,18 +51,10 @@ static cot_status_t take_shape(place_stats_t *stats, const place_trace_t *trace)
     return COT_OK;
 }
 
-static cot_status_t check_shape(const place_stats_t *stats, const place_trace_t *trace)
+place_trace_info_t place_stats_info(const place_stats_t *stats)
 {
-    const place_trace_info_t *info = place_trace_info(trace);
-    if (info->layers != stats->layers || info->experts != stats->experts ||
-        (info->top_k != 0 && stats->top_k != 0 && info->top_k != stats->top_k) ||
-        memcmp(info->layer_index, stats->layer_index, stats->layers * sizeof(*stats->layer_index)) != 0)
-        return cot_fail(COT_ERR_MISMATCH, "is of another model than the traces before it (%u layers of %u experts)",
-                        info->layers, info->experts);
-    if (info->config_sha256[0] != '\0' && stats->config_sha256[0] != '\0' &&
-        strcmp(info->config_sha256, stats->config_sha256) != 0)
-        return cot_fail(COT_ERR_MISMATCH, "is of another model than the traces before it: config_sha256 differs");
-    return COT_OK;
+    return (place_trace_info_t){stats->model,  stats->config_sha256, stats->experts,  stats->top_k,
+                                stats->layers, stats->layer_index,   stats->row_bytes};
 }
 
 /* What only some of the traces hold cannot be summed. */
@@ -83,8 +76,14 @@ static cot_status_t add_trace(place_stats_t *stats, const char *path, bool first
 {
     place_trace_t *trace = NULL;
     COT_TRY(place_trace_open(path, &trace));
-    cot_status_t status = first ? take_shape(stats, trace) : check_shape(stats, trace);
+    const place_trace_info_t before = place_stats_info(stats);
+    uint64_t tokens = place_trace_tokens_stated(trace);
+    cot_status_t status = first ? take_shape(stats, trace) : place_trace_same_model(&before, place_trace_info(trace));
     if (status == COT_OK) {
+        if (first || (stats->tokens != 0 && tokens != 0))
+            stats->tokens += tokens;
+        else
+            stats->tokens = 0;
         drop_missing(stats, trace);
         status = place_trace_count(trace, stats->load, stats->transition, stats->coactivation);
     }
@@ -114,38 +113,70 @@ static int64_t sum(const int64_t *values, size_t count)
     return total;
 }
 
-/* Every token passes every layer with top_k experts, so layer sums agree; row e of a transition sums to top_k x
- * load[e]. */
+static void compare_transition(disagreement_t *found, const place_stats_t *stats, uint32_t layer)
+{
+    size_t experts = stats->experts;
+    const int64_t *pairs = stats->transition + (size_t)layer * experts * experts;
+    const int64_t *from = stats->load + (size_t)layer * experts, *to = from + experts;
+    for (size_t e = 0; e < experts; e++) {
+        int64_t column = 0;
+        for (size_t row = 0; row < experts; row++) column += pairs[row * experts + e];
+        compare(found, "an expert's transitions out and top_k x its load", layer, from[e] * stats->top_k,
+                sum(pairs + e * experts, experts));
+        compare(found, "an expert's transitions in and top_k x its load", layer + 1, to[e] * stats->top_k, column);
+    }
+}
+
+static void compare_coactivation(disagreement_t *found, const place_stats_t *stats, uint32_t layer)
+{
+    size_t experts = stats->experts;
+    const int64_t *pairs = stats->coactivation + (size_t)layer * experts * experts;
+    const int64_t *load = stats->load + (size_t)layer * experts;
+    for (size_t e = 0; e < experts; e++) {
+        compare(found, "the diagonal of the co-activations and the load", layer, load[e], pairs[e * experts + e]);
+        for (size_t f = 0; f < e; f++)
+            compare(found, "the two halves of the co-activations", layer, pairs[e * experts + f],
+                    pairs[f * experts + e]);
+        if (stats->top_k > 0)
+            compare(found, "an expert's co-activations and top_k x its load", layer, load[e] * stats->top_k,
+                    sum(pairs + e * experts, experts));
+    }
+}
+
+/* Every token passes every layer with top_k experts, so layer sums agree; row e of a transition, column e of the one
+ * before it and row e of a co-activation sum to top_k x load[e]. */
 static disagreement_t find_disagreement(const place_stats_t *stats)
 {
     disagreement_t found = {0};
-    uint32_t experts = stats->experts;
-    int64_t first = sum(stats->load, experts);
-    for (uint32_t l = 1; l < stats->layers; l++)
+    int64_t first = sum(stats->load, stats->experts);
+    if (stats->tokens > 0 && stats->top_k > 0)
+        compare(&found, "the layer's load and top_k x the stated tokens", 0, first,
+                (int64_t)(stats->tokens * stats->top_k));
+    for (uint32_t l = 0; l < stats->layers; l++) {
         compare(&found, "the layer's load and the first layer's", l, first,
-                sum(stats->load + (size_t)l * experts, experts));
-    for (uint32_t l = 0; stats->transition != NULL && stats->top_k > 0 && l + 1 < stats->layers; l++) {
-        const int64_t *pairs = stats->transition + (size_t)l * experts * experts;
-        for (uint32_t e = 0; e < experts; e++)
-            compare(&found, "an expert's transitions and top_k x its load", l,
-                    stats->load[(size_t)l * experts + e] * stats->top_k, sum(pairs + (size_t)e * experts, experts));
+                sum(stats->load + (size_t)l * stats->experts, stats->experts));
+        if (stats->transition != NULL && stats->top_k > 0 && l + 1 < stats->layers)
+            compare_transition(&found, stats, l);
+        if (stats->coactivation != NULL) compare_coactivation(&found, stats, l);
     }
     return found;
 }
 
-static cot_status_t check_sums(const place_stats_t *stats)
+cot_status_t place_stats_check(const place_stats_t *stats)
 {
     if (sum(stats->load, stats->experts) == 0)
-        return cot_fail(COT_ERR_FORMAT, "the trace is empty: there is nothing to plan by");
+        return cot_fail(COT_ERR_FORMAT, "the trace is empty: it counts no token");
     disagreement_t found = find_disagreement(stats);
     if (found.worst == 0) return COT_OK;
-    if (found.worst > TOLERANCE)
-        return cot_fail(COT_ERR_FORMAT, "layer %u: %s differ by %.1f %%: the counts are not of one set of tokens",
+    if (found.worst > (stats->tokens > 0 ? 0 : TOLERANCE))
+        return cot_fail(COT_ERR_FORMAT, "layer %u: %s differ by %.2f %%: the counts are not of one set of tokens",
                         stats->layer_index[found.layer], found.what, found.worst * 100);
     cot_log_warn("layer %u: %s differ by %.2f %%, the largest such difference", stats->layer_index[found.layer],
                  found.what, found.worst * 100);
     return COT_OK;
 }
+
+/* ---- loading and saving ---- */
 
 cot_status_t place_stats_load(const char *const *paths, uint32_t count, place_stats_t **stats_out)
 {
@@ -154,11 +185,45 @@ cot_status_t place_stats_load(const char *const *paths, uint32_t count, place_st
     if (stats == NULL) return cot_fail(COT_ERR_NO_MEMORY, "no memory for the counts");
     cot_status_t status = COT_OK;
     for (uint32_t i = 0; i < count && status == COT_OK; i++) status = add_trace(stats, paths[i], i == 0);
-    if (status == COT_OK) status = check_sums(stats);
+    if (status == COT_OK) status = place_stats_check(stats);
     if (status != COT_OK) {
         place_stats_destroy(stats);
         return status;
     }
     *stats_out = stats;
     return COT_OK;
+}
+
+static cot_status_t write_counts(cot_safetensors_writer_t *writer, const place_stats_t *stats)
+{
+    const place_trace_info_t info = place_stats_info(stats);
+    const struct {
+        const char *name;
+        const int64_t *counts;
+        uint32_t dims, layers;
+    } tensors[] = {{"load", stats->load, 2, stats->layers},
+                   {"transition", stats->transition, 3, stats->layers - 1},
+                   {"coactivation", stats->coactivation, 3, stats->layers}};
+    COT_TRY(place_trace_write_metadata(writer, &info, PLACE_TRACE_COUNTS, stats->tokens));
+    for (size_t i = 0; i < sizeof(tensors) / sizeof(*tensors); i++) {
+        const uint64_t shape[3] = {tensors[i].layers, stats->experts, stats->experts};
+        if (tensors[i].counts == NULL) continue;
+        COT_TRY(cot_safetensors_writer_declare(writer, tensors[i].name, COT_DTYPE_I64, tensors[i].dims, shape));
+    }
+    for (size_t i = 0; i < sizeof(tensors) / sizeof(*tensors); i++) {
+        size_t cells = (size_t)tensors[i].layers * stats->experts * (tensors[i].dims == 3 ? stats->experts : 1);
+        if (tensors[i].counts == NULL) continue;
+        COT_TRY(cot_safetensors_writer_write(writer, tensors[i].counts, cells * sizeof(*tensors[i].counts)));
+    }
+    return COT_OK;
+}
+
+cot_status_t place_stats_save(const place_stats_t *stats, const char *path)
+{
+    cot_safetensors_writer_t *writer = NULL;
+    COT_TRY(cot_safetensors_writer_create(path, &writer));
+    cot_status_t status = write_counts(writer, stats);
+    if (status == COT_OK) status = cot_safetensors_writer_commit(writer);
+    cot_safetensors_writer_destroy(writer);
+    return status;
 }

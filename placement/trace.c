@@ -15,7 +15,7 @@ struct place_trace {
     place_trace_kind_t kind;
     place_trace_info_t info;
     uint32_t *layer_index;
-    uint64_t tokens;
+    uint64_t tokens, stated_tokens;
     const cot_tensor_t *experts, *token_id, *request, *position, *phase;
     int64_t *load;
 };
@@ -42,6 +42,11 @@ const place_trace_info_t *place_trace_info(const place_trace_t *trace)
 uint64_t place_trace_tokens(const place_trace_t *trace)
 {
     return trace->tokens;
+}
+
+uint64_t place_trace_tokens_stated(const place_trace_t *trace)
+{
+    return trace->kind == PLACE_TRACE_TOKENS ? trace->tokens : trace->stated_tokens;
 }
 
 const int64_t *place_trace_load(const place_trace_t *trace)
@@ -95,7 +100,7 @@ place_trace_where_t place_trace_where(const place_trace_t *trace, uint64_t token
 
 /* ---- opening ---- */
 
-static cot_status_t metadata_number(const place_trace_t *trace, const char *key, uint64_t max, uint32_t *out)
+static cot_status_t metadata_number(const place_trace_t *trace, const char *key, uint64_t max, uint64_t *out)
 {
     const char *text = cot_safetensors_metadata(trace->file, key);
     if (text == NULL) return COT_OK;
@@ -104,7 +109,15 @@ static cot_status_t metadata_number(const place_trace_t *trace, const char *key,
     if (*text < '0' || *text > '9' || *end != '\0' || value > max)
         return cot_fail(COT_ERR_FORMAT, "metadata \"%s\" is \"%.40s\", not a number up to %llu", key, text,
                         (unsigned long long)max);
-    *out = (uint32_t)value;
+    *out = value;
+    return COT_OK;
+}
+
+static cot_status_t metadata_u32(const place_trace_t *trace, const char *key, uint64_t max, uint32_t *out)
+{
+    uint64_t wide = *out;
+    COT_TRY(metadata_number(trace, key, max, &wide));
+    *out = (uint32_t)wide;
     return COT_OK;
 }
 
@@ -127,6 +140,9 @@ static cot_status_t read_layer_index(place_trace_t *trace)
         const json_t *value = json_array_get(list, layer);
         if (!json_is_integer(value) || json_integer_value(value) < 0 || json_integer_value(value) > TRACE_MAX_LAYERS)
             status = cot_fail(COT_ERR_FORMAT, "metadata \"layers\": entry %u is no layer number", layer);
+        else if (layer > 0 && json_integer_value(value) <= (json_int_t)trace->layer_index[layer - 1])
+            status = cot_fail(COT_ERR_FORMAT, "metadata \"layers\": entry %u does not come after the one before it",
+                              layer);
         else
             trace->layer_index[layer] = (uint32_t)json_integer_value(value);
     }
@@ -182,6 +198,9 @@ static cot_status_t open_tokens(place_trace_t *trace)
     if (trace->info.experts == 0)
         return cot_fail(COT_ERR_FORMAT, "metadata \"experts\", the number of experts, is missing");
     trace->tokens = experts->shape[0];
+    if (trace->stated_tokens != 0 && trace->stated_tokens != trace->tokens)
+        return cot_fail(COT_ERR_FORMAT, "metadata \"tokens\" is %llu, tensor \"experts\" has %llu rows",
+                        (unsigned long long)trace->stated_tokens, (unsigned long long)trace->tokens);
     trace->info.layers = (uint32_t)experts->shape[1];
     if (trace->info.top_k != 0 && trace->info.top_k != experts->shape[2])
         return cot_fail(COT_ERR_FORMAT, "metadata \"top_k\" is %u, tensor \"experts\" has %llu", trace->info.top_k,
@@ -189,11 +208,31 @@ static cot_status_t open_tokens(place_trace_t *trace)
     trace->info.top_k = (uint32_t)experts->shape[2];
     COT_TRY(read_layer_index(trace));
     COT_TRY(allocate_load(trace));
+    const cot_tensor_t *weights = cot_safetensors_find(trace->file, "gate_weights");
+    if (weights != NULL && (weights->dtype != COT_DTYPE_F16 || weights->dims != 3 ||
+                            memcmp(weights->shape, experts->shape, 3 * sizeof(*experts->shape)) != 0))
+        return cot_fail(COT_ERR_FORMAT, "tensor \"gate_weights\" must be F16 with the shape of \"experts\"");
     COT_TRY(find_column(trace, "token_id", COT_DTYPE_I32, &trace->token_id));
     COT_TRY(find_column(trace, "request", COT_DTYPE_I32, &trace->request));
     COT_TRY(find_column(trace, "position", COT_DTYPE_I32, &trace->position));
     COT_TRY(find_column(trace, "phase", COT_DTYPE_U8, &trace->phase));
     for (uint64_t token = 0; token < trace->tokens; token++) COT_TRY(count_row(trace, token));
+    return COT_OK;
+}
+
+/* Counts that state how many tokens they are of must add up to them: top_k experts a token and layer. */
+static cot_status_t check_stated(const place_trace_t *trace)
+{
+    if (trace->stated_tokens == 0 || trace->info.top_k == 0) return COT_OK;
+    for (uint32_t layer = 0; layer < trace->info.layers; layer++) {
+        int64_t sum = 0;
+        for (uint32_t expert = 0; expert < trace->info.experts; expert++)
+            sum += trace->load[(size_t)layer * trace->info.experts + expert];
+        if ((uint64_t)sum != trace->stated_tokens * trace->info.top_k)
+            return cot_fail(COT_ERR_FORMAT, "layer %u: %lld assignments, but %llu tokens with %u experts each are %llu",
+                            trace->layer_index[layer], (long long)sum, (unsigned long long)trace->stated_tokens,
+                            trace->info.top_k, (unsigned long long)(trace->stated_tokens * trace->info.top_k));
+    }
     return COT_OK;
 }
 
@@ -224,12 +263,12 @@ static cot_status_t open_counts(place_trace_t *trace)
     for (uint32_t layer = 0; layer < trace->info.layers; layer++)
         for (uint32_t expert = 0; expert < trace->info.experts; expert++) {
             int64_t count = place_trace_integer(tensor, layer * plane + expert * stride);
-            if (count < 0 || count > INT64_MAX / TRACE_MAX_EXPERTS)
+            if (count < 0 || count > PLACE_COUNT_MAX)
                 return cot_fail(COT_ERR_FORMAT, "layer %u expert %u: a count of %lld is impossible",
                                 trace->layer_index[layer], expert, (long long)count);
             trace->load[(size_t)layer * trace->info.experts + expert] = count;
         }
-    return COT_OK;
+    return check_stated(trace);
 }
 
 static cot_status_t open_whole(place_trace_t *trace)
@@ -241,9 +280,10 @@ static cot_status_t open_whole(place_trace_t *trace)
     const char *sha256 = cot_safetensors_metadata(trace->file, "config_sha256");
     trace->info.model = model != NULL ? model : "";
     trace->info.config_sha256 = sha256 != NULL ? sha256 : "";
-    COT_TRY(metadata_number(trace, "experts", TRACE_MAX_EXPERTS, &trace->info.experts));
-    COT_TRY(metadata_number(trace, "top_k", TRACE_MAX_EXPERTS, &trace->info.top_k));
-    COT_TRY(metadata_number(trace, "row_bytes", UINT32_MAX, &trace->info.row_bytes));
+    COT_TRY(metadata_u32(trace, "experts", TRACE_MAX_EXPERTS, &trace->info.experts));
+    COT_TRY(metadata_u32(trace, "top_k", TRACE_MAX_EXPERTS, &trace->info.top_k));
+    COT_TRY(metadata_u32(trace, "row_bytes", UINT32_MAX, &trace->info.row_bytes));
+    COT_TRY(metadata_number(trace, "tokens", PLACE_COUNT_MAX, &trace->stated_tokens));
     trace->experts = cot_safetensors_find(trace->file, "experts");
     trace->kind = trace->experts != NULL ? PLACE_TRACE_TOKENS : PLACE_TRACE_COUNTS;
     return trace->kind == PLACE_TRACE_TOKENS ? open_tokens(trace) : open_counts(trace);
@@ -263,6 +303,24 @@ cot_status_t place_trace_open(const char *path, place_trace_t **trace_out)
         return status;
     }
     *trace_out = trace;
+    return COT_OK;
+}
+
+cot_status_t place_trace_same_model(const place_trace_info_t *first, const place_trace_info_t *other)
+{
+    if (other->layers != first->layers || other->experts != first->experts ||
+        (other->top_k != 0 && first->top_k != 0 && other->top_k != first->top_k))
+        return cot_fail(COT_ERR_MISMATCH,
+                        "is of another model than the traces before it: %u layers of %u experts, top %u; not %u layers "
+                        "of %u experts, top %u",
+                        other->layers, other->experts, other->top_k, first->layers, first->experts, first->top_k);
+    for (uint32_t l = 0; l < first->layers; l++)
+        if (other->layer_index[l] != first->layer_index[l])
+            return cot_fail(COT_ERR_MISMATCH, "is of other layers than the traces before it: %u where they have %u",
+                            other->layer_index[l], first->layer_index[l]);
+    if (other->config_sha256[0] != '\0' && first->config_sha256[0] != '\0' &&
+        strcmp(other->config_sha256, first->config_sha256) != 0)
+        return cot_fail(COT_ERR_MISMATCH, "is of another model than the traces before it: config_sha256 differs");
     return COT_OK;
 }
 

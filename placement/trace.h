@@ -8,6 +8,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* The largest count: sums over the experts of a layer, and products with top_k, stay within int64. */
+#define PLACE_COUNT_MAX (INT64_MAX / 65536)
+
 typedef struct {
     const char *model;         /* name, for people */
     const char *config_sha256; /* "" if unknown */
@@ -55,6 +58,11 @@ const place_trace_info_t *place_trace_info(const place_trace_t *trace); /* row_b
 
 /* Rows of a token trace (0 for counts). */
 uint64_t place_trace_tokens(const place_trace_t *trace);
+/* Tokens the trace is of: its rows, or what a counts trace states; 0: not stated. */
+uint64_t place_trace_tokens_stated(const place_trace_t *trace);
+/* COT_ERR_MISMATCH if two traces are not of one model: layers, experts, top_k (0: unknown), config_sha256 ("":
+ * unknown). */
+cot_status_t place_trace_same_model(const place_trace_info_t *first, const place_trace_info_t *other);
 /* Expert of (token, layer, k) in a token trace. */
 uint32_t place_trace_expert(const place_trace_t *trace, uint64_t token, uint32_t layer, uint32_t k);
 /* token_id, request, position and phase of a row; -1 where the file holds none. */

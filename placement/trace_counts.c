@@ -1,7 +1,5 @@
 #include "placement/trace_counts.h"
 
-#define COUNT_MAX (INT64_MAX / 65536)
-
 static bool has(const place_trace_t *trace, const char *name)
 {
     return place_trace_kind(trace) == PLACE_TRACE_TOKENS || place_trace_tensor(trace, name) != NULL;
@@ -29,7 +27,7 @@ static cot_status_t add_tensor(const place_trace_t *trace, const char *name, uin
                         info->experts);
     for (uint64_t i = 0; i < layers * experts * experts; i++) {
         int64_t count = place_trace_integer(tensor, i);
-        if (count < 0 || count > COUNT_MAX - out[i])
+        if (count < 0 || count > PLACE_COUNT_MAX - out[i])
             return cot_fail(COT_ERR_FORMAT, "tensor \"%s\": a count of %lld at layer %llu is impossible", name,
                             (long long)count, (unsigned long long)(i / (experts * experts)));
         out[i] += count;
@@ -54,7 +52,11 @@ static void count_token(const place_trace_t *trace, uint64_t token, int64_t *tra
 cot_status_t place_trace_count(const place_trace_t *trace, int64_t *load, int64_t *transition, int64_t *coactivation)
 {
     const place_trace_info_t *info = place_trace_info(trace);
-    for (size_t i = 0; i < (size_t)info->layers * info->experts; i++) load[i] += place_trace_load(trace)[i];
+    for (size_t i = 0; i < (size_t)info->layers * info->experts; i++) {
+        if (place_trace_load(trace)[i] > PLACE_COUNT_MAX - load[i])
+            return cot_fail(COT_ERR_LIMIT, "the traces together count more than an expert's load can hold");
+        load[i] += place_trace_load(trace)[i];
+    }
     if (place_trace_kind(trace) == PLACE_TRACE_COUNTS) {
         if (transition != NULL) COT_TRY(add_tensor(trace, "transition", info->layers - 1, transition));
         return coactivation != NULL ? add_tensor(trace, "coactivation", info->layers, coactivation) : COT_OK;
