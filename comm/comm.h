@@ -23,7 +23,7 @@ cot_status_t comm_mpi_start(int *argc, char ***argv, comm_link_t **link_out);
 /* Waits (with a deadline) until all ranks come here, then finalises MPI. */
 void comm_mpi_finish(comm_link_t *link, int64_t timeout_ms);
 /* Last resort: ends all ranks of the job with `exit_code`. Does not return. */
-_Noreturn void comm_mpi_abort(int exit_code);
+__attribute__((noreturn)) void comm_mpi_abort(int exit_code);
 /* Whether this process was started by mpirun or srun (its environment says so), without touching MPI. */
 bool comm_launched(int *ranks_out);
 

@@ -211,7 +211,7 @@ void comm_mpi_finish(comm_link_t *link, int64_t timeout_ms)
     MPI_Finalize();
 }
 
-_Noreturn void comm_mpi_abort(int exit_code)
+__attribute__((noreturn)) void comm_mpi_abort(int exit_code)
 {
     MPI_Abort(MPI_COMM_WORLD, exit_code);
     _exit(exit_code);
