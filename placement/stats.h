@@ -19,7 +19,7 @@ typedef struct {
 /* Sums over the traces, which must be of one model. Of token traces everything is counted; of counts, what they hold.
  * An empty trace is refused, and so is what place_stats_check refuses. */
 cot_status_t place_stats_load(const char *const *paths, uint32_t count, place_stats_t **stats_out);
-/* Do the sums agree? The layers' loads, transition and co-activation margins, and k x tokens where tokens is known: up
+/* Do the sums agree? The layers' loads, transition and co-activation margins, and k x tokens where that is known: up
  * to 2 % a warning that names the largest difference (none where the tokens are stated), beyond that COT_ERR_FORMAT. */
 cot_status_t place_stats_check(const place_stats_t *stats);
 /* As a counts trace: load, and transition and coactivation where they are known. */
