@@ -25,7 +25,11 @@
     X(ISA, "isa", STRING, "auto", "", COT_CMD_ENGINE, "auto, scalar, avx2, avx512 or avx512_bf16") \
     X(BACKEND, "backend", STRING, "cpu", "", COT_CMD_ENGINE, "cpu, or ref (slow, the tests' oracle)") \
     X(THREADS, "threads", INT, "0", "", COT_CMD_ENGINE, "threads of a worker; 0: its share of the node's cores") \
-    X(PLAN, "plan", STRING, "", "file", COT_CMD_ENGINE, "expert placement (*.plan.json); default contiguous") \
+    X(PLAN, "plan", STRING, "", "file", COT_CMD_ENGINE, "expert placement (*.plan.json), or auto: made at start from --trace; default contiguous") \
+    X(TRACE, "trace", STRING, "", "file", COT_CMD_ENGINE, "with --plan auto: the routing to plan for (*.trace.safetensors)") \
+    X(CLUSTER, "cluster", STRING, "", "file", COT_CMD_ENGINE, "with --plan auto: the machines (*.cluster.json); default: this job, with usual links") \
+    X(PLAN_TIMEOUT, "plan-timeout", INT, "60000", "ms", COT_CMD_ENGINE, "with --plan auto: the planner is killed then; it searches for a third of it") \
+    X(PLAN_MEMORY, "plan-memory", BYTES, "2GiB", "bytes", COT_CMD_ENGINE, "with --plan auto: address space of the planner; 0: no limit") \
     X(RECORD, "record", STRING, "", "file", COT_CMD_ENGINE, "write the routing trace (*.trace.safetensors) at the end") \
     X(RECORD_LIMIT, "record-limit", BYTES, "4GiB", "bytes", COT_CMD_ENGINE, "most trace bytes kept; later requests are not recorded") \
     X(KV_MEMORY, "kv-memory", BYTES, "256MiB", "bytes", COT_CMD_ENGINE, "KV cache of each worker") \

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/signals.h"
+#include "coordinator/auto_plan.h"
 #include "coordinator/engine.h"
 #include "coordinator/fleet.h"
 #include "coordinator/score.h"
@@ -28,7 +29,9 @@ typedef struct {
     bool wide;        /* activations in float32 */
     uint32_t max_context;
     model_tokenizer_t *tokenizer; /* NULL: score without one */
-    cot_buffer_t plan_text;       /* empty: contiguous */
+    uint32_t layer_index[MODEL_MAX_LAYERS];
+    place_plan_need_t need; /* what a plan must be for */
+    cot_buffer_t plan_text; /* empty: contiguous */
     coord_fleet_t fleet;
     bool setup_sent;
     place_recorder_t *recorder;
@@ -68,6 +71,8 @@ static cot_status_t check_settings(const job_t *job)
     COT_TRY(check_range(job, COT_SET_MAX_QUEUE, "max-queue", 1, 1 << 20));
     COT_TRY(check_range(job, COT_SET_DRAIN_TIMEOUT, "drain-timeout", 0, 86400000));
     COT_TRY(check_range(job, COT_SET_STEP_TIMEOUT, "step-timeout", 1, 86400000));
+    /* The workers wait ten minutes for what follows the planning. */
+    COT_TRY(check_range(job, COT_SET_PLAN_TIMEOUT, "plan-timeout", 1, 480000));
     return check_range(job, COT_SET_START_TIMEOUT, "start-timeout", 1, 86400000);
 }
 
@@ -79,18 +84,25 @@ static uint32_t moe_layers(const model_config_t *config, uint32_t *layer_index)
     return layers;
 }
 
+static bool plans_itself(const job_t *job)
+{
+    return strcmp(cot_settings_string(job->settings, COT_SET_PLAN), "auto") == 0;
+}
+
 static cot_status_t read_plan(job_t *job)
 {
     const char *path = cot_settings_string(job->settings, COT_SET_PLAN);
-    if (path[0] == '\0') return COT_OK;
-    uint32_t layer_index[MODEL_MAX_LAYERS], layers = moe_layers(&job->config, layer_index);
+    job->need = (place_plan_need_t){.layers = moe_layers(&job->config, job->layer_index),
+                                    .experts = job->config.experts,
+                                    .ranks = comm_ranks(job->link) - 1,
+                                    .layer_index = job->layer_index,
+                                    .config_sha256 = job->config.sha256};
+    if (plans_itself(job) && !cot_settings_given(job->settings, COT_SET_TRACE))
+        return cot_fail(COT_ERR_INVALID, "--plan auto needs --trace FILE: the routing that it plans for");
+    if (path[0] == '\0' || plans_itself(job)) return COT_OK;
     place_plan_t *plan = NULL;
     COT_TRY(place_plan_load(path, &plan));
-    cot_status_t status = place_plan_check(plan, &(place_plan_need_t){.layers = layers,
-                                                                      .experts = job->config.experts,
-                                                                      .ranks = comm_ranks(job->link) - 1,
-                                                                      .layer_index = layer_index,
-                                                                      .config_sha256 = job->config.sha256});
+    cot_status_t status = place_plan_check(plan, &job->need);
     if (status != COT_OK) cot_fail_in(status, "%s", path);
     if (status == COT_OK) status = place_plan_print(plan, &job->plan_text);
     place_plan_destroy(plan);
@@ -177,10 +189,37 @@ static cot_status_t await(job_t *job, rpc_start_kind_t kind, int64_t timeout_ms,
     return COT_OK;
 }
 
+static cot_status_t run_planner(job_t *job, coord_auto_plan_t *planner)
+{
+    cot_backoff_t backoff = {0};
+    while (!coord_auto_plan_ended(planner)) {
+        COT_TRY(coord_fleet_poll(&job->fleet));
+        COT_TRY(breathe(job, &backoff));
+    }
+    return COT_OK;
+}
+
+/* --plan auto. Without a plan the job goes on, and says so: it is only told to stop by what also ends a start. */
+static cot_status_t plan_placement(job_t *job)
+{
+    coord_auto_plan_t *planner = NULL;
+    if (!plans_itself(job)) return COT_OK;
+    cot_status_t status = coord_auto_plan_start(
+        &(coord_auto_plan_config_t){.settings = job->settings, .fleet = &job->fleet, .need = &job->need}, &planner);
+    cot_status_t waited = status == COT_OK ? run_planner(job, planner) : COT_OK;
+    if (status == COT_OK && waited == COT_OK) status = coord_auto_plan_take(planner, &job->plan_text);
+    coord_auto_plan_destroy(planner);
+    COT_TRY(waited);
+    if (status == COT_OK) return COT_OK;
+    cot_log_warn("--plan auto: %s; going on with contiguous placement", cot_error_text());
+    return job->server != NULL ? coord_server_set_plan(job->server, "contiguous") : COT_OK;
+}
+
 static cot_status_t start_workers(job_t *job)
 {
     COT_TRY(await(job, RPC_START_HELLO, 60000, "start"));
     COT_TRY(coord_fleet_agree(&job->fleet, job->settings));
+    COT_TRY(plan_placement(job));
     job->setup_sent = true;
     COT_TRY(coord_fleet_send_setup(&job->fleet, job->settings, (const char *)job->plan_text.data, job->plan_text.size));
     COT_TRY(await(job, RPC_START_READY, cot_settings_int(job->settings, COT_SET_START_TIMEOUT), "loading the weights"));
@@ -296,7 +335,9 @@ static cot_status_t start_server(job_t *job)
         .dtype = job->wide ? "float32" : "bfloat16",
         .backend = cot_settings_string(job->settings, COT_SET_BACKEND),
         .exchange = "home",
-        .plan = job->plan_text.size > 0 ? cot_settings_string(job->settings, COT_SET_PLAN) : "contiguous",
+        .plan = cot_settings_string(job->settings, COT_SET_PLAN)[0] != '\0'
+                    ? cot_settings_string(job->settings, COT_SET_PLAN)
+                    : "contiguous",
         .ranks = job->fleet.workers,
     };
     cot_status_t status = coord_server_create(&config, &job->server);

@@ -180,6 +180,16 @@ const char *coord_server_address(const coord_server_t *server)
     return server->address;
 }
 
+cot_status_t coord_server_set_plan(coord_server_t *server, const char *plan)
+{
+    enum { PLAN_TEXT = sizeof(server->text) / sizeof(*server->text) - 1 };
+    char *copy = cot_strdup(plan);
+    if (copy == NULL) return cot_fail(COT_ERR_NO_MEMORY, "no memory for the server");
+    cot_free(server->text[PLAN_TEXT]);
+    server->config.plan = server->text[PLAN_TEXT] = copy;
+    return COT_OK;
+}
+
 void coord_server_set_progress(coord_server_t *server, float progress)
 {
     server->progress = progress;

@@ -42,7 +42,8 @@ void coord_server_destroy(coord_server_t *server);
 /* The address clients use, with the port that the system chose for port 0. Valid as long as the server. */
 const char *coord_server_address(const coord_server_t *server);
 
-void coord_server_set_progress(coord_server_t *server, float progress); /* of loading, 0 to 1 */
+cot_status_t coord_server_set_plan(coord_server_t *server, const char *plan); /* as in the configuration */
+void coord_server_set_progress(coord_server_t *server, float progress);       /* of loading, 0 to 1 */
 /* From now on requests run. */
 cot_status_t coord_server_attach(coord_server_t *server, coord_engine_t *engine);
 
