@@ -36,8 +36,8 @@ struct cot_settings {
     uint32_t arguments;
 };
 
-static const char *const COMMAND_NAMES[] = {"serve",    "score", "generate", "status", "bench",
-                                            "tokenize", "trace", "drain",    "plan"};
+static const char *const COMMAND_NAMES[] = {"serve", "score", "generate", "status",        "bench",      "tokenize",
+                                            "trace", "drain", "plan",     "plan evaluate", "plan verify"};
 
 /* ---- names ---- */
 

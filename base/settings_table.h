@@ -11,9 +11,12 @@
 #define COT_CMD_TOKENIZE (1U << 5)
 #define COT_CMD_TRACE (1U << 6)
 #define COT_CMD_DRAIN (1U << 7)
-#define COT_CMD_PLAN (1U << 8)
+#define COT_CMD_PLAN (1U << 8)          /* coterie-plan solve */
+#define COT_CMD_PLAN_EVALUATE (1U << 9) /* coterie-plan evaluate */
+#define COT_CMD_PLAN_VERIFY (1U << 10)  /* coterie-plan verify */
 
 #define COT_CMD_ENGINE (COT_CMD_SERVE | COT_CMD_SCORE)
+#define COT_CMD_PLANS (COT_CMD_PLAN | COT_CMD_PLAN_EVALUATE | COT_CMD_PLAN_VERIFY)
 #define COT_CMD_CLIENT (COT_CMD_GENERATE | COT_CMD_STATUS | COT_CMD_BENCH | COT_CMD_DRAIN)
 
 /* clang-format off */
@@ -21,13 +24,13 @@
     X(LOG_LEVEL, "log-level", STRING, "info", "", ~0U, "error, warn, info or debug") \
     X(DTYPE, "dtype", STRING, "auto", "", COT_CMD_ENGINE, "auto, bfloat16 or float32: what activations are rounded to") \
     X(LOAD_FORMAT, "load-format", STRING, "auto", "", COT_CMD_ENGINE, "auto (the files) or dummy (made-up weights)") \
-    X(SEED, "seed", INT, "0", "", COT_CMD_ENGINE | COT_CMD_GENERATE | COT_CMD_BENCH, "of dummy weights; of sampling in a client (default there: drawn)") \
+    X(SEED, "seed", INT, "0", "", COT_CMD_ENGINE | COT_CMD_GENERATE | COT_CMD_BENCH | COT_CMD_PLAN, "of dummy weights; of a search; of sampling in a client (default there: drawn)") \
     X(ISA, "isa", STRING, "auto", "", COT_CMD_ENGINE, "auto, scalar, avx2, avx512 or avx512_bf16") \
     X(BACKEND, "backend", STRING, "cpu", "", COT_CMD_ENGINE, "cpu, or ref (slow, the tests' oracle)") \
-    X(THREADS, "threads", INT, "0", "", COT_CMD_ENGINE, "threads of a worker; 0: its share of the node's cores") \
+    X(THREADS, "threads", INT, "0", "", COT_CMD_ENGINE | COT_CMD_PLAN, "threads of a worker or of a search; 0: its share of the node's cores") \
     X(PLAN, "plan", STRING, "", "file", COT_CMD_ENGINE, "expert placement (*.plan.json), or auto: made at start from --trace; default contiguous") \
     X(TRACE, "trace", STRING, "", "file", COT_CMD_ENGINE, "with --plan auto: the routing to plan for (*.trace.safetensors)") \
-    X(CLUSTER, "cluster", STRING, "", "file", COT_CMD_ENGINE, "with --plan auto: the machines (*.cluster.json); default: this job, with usual links") \
+    X(CLUSTER, "cluster", STRING, "", "file", COT_CMD_ENGINE | COT_CMD_PLANS, "the machines (*.cluster.json); with --plan auto the default is this job, with usual links") \
     X(PLAN_TIMEOUT, "plan-timeout", INT, "60000", "ms", COT_CMD_ENGINE, "with --plan auto: the planner is killed then; it searches for a third of it") \
     X(PLAN_MEMORY, "plan-memory", BYTES, "2GiB", "bytes", COT_CMD_ENGINE, "with --plan auto: address space of the planner; 0: no limit") \
     X(RECORD, "record", STRING, "", "file", COT_CMD_ENGINE, "write the routing trace (*.trace.safetensors) at the end") \
@@ -51,7 +54,7 @@
     X(MAX_PROMPT, "max-prompt", BYTES, "4MiB", "bytes", COT_CMD_SERVE, "longest prompt text") \
     X(DRAIN_TIMEOUT, "drain-timeout", INT, "60000", "ms", COT_CMD_SERVE, "at SIGTERM or drain: how long requests may still run") \
     X(IN, "in", STRING, "", "file", COT_CMD_SCORE | COT_CMD_TOKENIZE | COT_CMD_BENCH, "input lines (JSONL)") \
-    X(OUT, "out", STRING, "", "file", COT_CMD_SCORE | COT_CMD_TOKENIZE, "output lines (JSONL)") \
+    X(OUT, "out", STRING, "", "file", COT_CMD_SCORE | COT_CMD_TOKENIZE | COT_CMD_PLAN, "output lines (JSONL); the plan (*.plan.json)") \
     X(LOGITS, "logits", STRING, "", "file", COT_CMD_SCORE, "write the logits of every line (safetensors)") \
     X(SPECIAL, "special", SWITCH, "false", "", COT_CMD_TOKENIZE, "add the post-processor's special tokens") \
     X(MAX_TOKENS, "max-tokens", INT, "256", "tokens", COT_CMD_GENERATE | COT_CMD_BENCH, "most tokens to generate") \
@@ -63,11 +66,22 @@
     X(STOP, "stop", STRING, "", "text", COT_CMD_GENERATE, "end before this text") \
     X(LOGPROBS, "logprobs", INT, "0", "", COT_CMD_GENERATE, "print this many of the likeliest tokens with --json") \
     X(IGNORE_EOS, "ignore-eos", SWITCH, "false", "", COT_CMD_GENERATE | COT_CMD_BENCH, "go on past the end-of-text token") \
-    X(JSON, "json", SWITCH, "false", "", COT_CMD_CLIENT | COT_CMD_TRACE, "for programs: JSON on standard output") \
+    X(JSON, "json", SWITCH, "false", "", COT_CMD_CLIENT | COT_CMD_TRACE | COT_CMD_PLANS, "for programs: JSON on standard output") \
     X(TIMEOUT, "timeout", INT, "600000", "ms", COT_CMD_CLIENT, "deadline of the whole call") \
     X(REQUESTS, "requests", INT, "64", "", COT_CMD_BENCH, "requests to send") \
     X(CONCURRENCY, "concurrency", INT, "8", "", COT_CMD_BENCH, "requests in flight") \
-    X(PROMPT_TOKENS, "prompt-tokens", INT, "128", "tokens", COT_CMD_BENCH, "length of made-up prompts (without --in)")
+    X(PROMPT_TOKENS, "prompt-tokens", INT, "128", "tokens", COT_CMD_BENCH, "length of made-up prompts (without --in)") \
+    X(MODEL, "model", STRING, "", "path", COT_CMD_PLANS, "the model's directory or config.json: sizes for step_time, and a check of the traces") \
+    X(OBJECTIVE, "objective", STRING, "step_time", "name", COT_CMD_PLANS, "what is to be small: step_time, crossings, balance or weighted") \
+    X(LAMBDA, "lambda", NUMBER, "1", "", COT_CMD_PLANS, "weight of balance beside crossings in the objective weighted") \
+    X(EXCHANGE, "exchange", STRING, "home", "name", COT_CMD_PLANS, "exchange plan that the engine runs: home, shuffle or coherent") \
+    X(DECODE, "decode", SWITCH, "false", "", COT_CMD_PLANS, "load is activated experts in steps of --step-tokens, not rows") \
+    X(STEP_TOKENS, "step-tokens", INT, "256", "tokens", COT_CMD_PLANS, "tokens of one engine step over all ranks: how often latencies are paid") \
+    X(TIME_LIMIT, "time-limit", NUMBER, "20", "s", COT_CMD_PLAN, "seconds from the process's start to the plan; decimals allowed") \
+    X(WORK, "work", INT, "0", "rounds", COT_CMD_PLAN, "search this many rounds instead: the same plan for any number of threads") \
+    X(SOLVER, "solver", STRING, "portfolio", "name", COT_CMD_PLAN, "one of those listed below") \
+    X(FROM, "from", STRING, "", "file", COT_CMD_PLAN, "begin with this plan") \
+    X(MAX_MOVES, "max-moves", INT, "0", "", COT_CMD_PLAN, "with --from: move at most this many experts to ranks that do not hold them; 0: any number")
 /* clang-format on */
 
 #endif

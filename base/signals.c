@@ -1,11 +1,12 @@
 #include "base/signals.h"
 
 #include <signal.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { EXIT_TERMINATED = 128 + SIGTERM, LEAVE_MS = 400 };
+enum { EXIT_TERMINATED = 128 + SIGTERM, EXIT_INTERRUPTED = 128 + SIGINT, LEAVE_MS = 400 };
 
 static volatile sig_atomic_t asked = COT_ASKED_NOTHING;
 static timer_t leave_timer;
@@ -49,4 +50,20 @@ void cot_signals_install_exit(void)
     struct sigaction end = {.sa_handler = on_leave_timer};
     sigaction(SIGTERM, &end, NULL);
     sigaction(SIGINT, &end, NULL);
+}
+
+static atomic_bool stop; /* lock-free, so a handler may set it */
+
+static void on_stop(int number)
+{
+    (void)number;
+    if (atomic_exchange(&stop, true)) _exit(EXIT_INTERRUPTED);
+}
+
+const atomic_bool *cot_signals_install_stop(void)
+{
+    struct sigaction end = {.sa_handler = on_stop, .sa_flags = SA_RESTART};
+    sigaction(SIGTERM, &end, NULL);
+    sigaction(SIGINT, &end, NULL);
+    return &stop;
 }

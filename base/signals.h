@@ -3,6 +3,8 @@
 #ifndef COT_SIGNALS_H
 #define COT_SIGNALS_H
 
+#include <stdatomic.h>
+
 typedef enum { COT_ASKED_NOTHING, COT_ASKED_TO_DRAIN, COT_ASKED_TO_LEAVE } cot_asked_t;
 
 /* For rank 0. Once asked to leave, the process exits with status 143 by itself after 400 ms if it has not by then. A
@@ -12,5 +14,8 @@ cot_asked_t cot_signals_asked(void);
 
 /* For a rank that owns nothing outside itself: SIGTERM and SIGINT end it at once. */
 void cot_signals_install_exit(void);
+
+/* For a program that computes: SIGTERM and SIGINT set the flag that is returned, a second one ends it at once (130). */
+const atomic_bool *cot_signals_install_stop(void);
 
 #endif

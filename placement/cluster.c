@@ -183,6 +183,9 @@ static cot_status_t read_cluster(place_cluster_t *cluster, const json_t *root)
         return cot_fail(COT_ERR_FORMAT, "\"format\" must be \"" CLUSTER_FORMAT "\": this is no cluster file");
     COT_TRY(read_ranks(cluster, root));
     number_nodes(cluster);
+    COT_TRY(cot_json_get_double(root, "expert_ns_per_row", &cluster->expert_ns_per_row));
+    if (!(cluster->expert_ns_per_row >= 0 && cluster->expert_ns_per_row <= 1e12))
+        return cot_fail(COT_ERR_FORMAT, "\"expert_ns_per_row\" must be a time in ns, from 0 to 1e12");
     cluster->link = cot_calloc((size_t)cluster->ranks * cluster->ranks, sizeof(*cluster->link));
     if (cluster->link == NULL)
         return cot_fail(COT_ERR_NO_MEMORY, "no memory for the links of %u ranks", cluster->ranks);

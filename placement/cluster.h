@@ -26,10 +26,11 @@ typedef struct {
 
 /* Owns its arrays. Immutable once made. */
 typedef struct {
-    uint32_t ranks, nodes; /* nodes are numbered 0 … nodes-1 in order of their first rank */
-    uint32_t tiers;        /* distinct links, tier 0 (the rank itself) included */
-    place_rank_t *rank;    /* [ranks] */
-    place_link_t *link;    /* [ranks, ranks] from, to; zero cost on the diagonal */
+    uint32_t ranks, nodes;    /* nodes are numbered 0 … nodes-1 in order of their first rank */
+    double expert_ns_per_row; /* one expert on one row at relative speed 1, as calibrated; 0: not stated */
+    uint32_t tiers;           /* distinct links, tier 0 (the rank itself) included */
+    place_rank_t *rank;       /* [ranks] */
+    place_link_t *link;       /* [ranks, ranks] from, to; zero cost on the diagonal */
 } place_cluster_t;
 
 /* Refuses what no exchange could run on: a pair of ranks without a link, a rate that is not above 0, a NaN. */

@@ -33,6 +33,7 @@ static cot_status_t take_shape(place_stats_t *stats, const place_trace_t *trace)
     stats->experts = info->experts;
     stats->top_k = info->top_k;
     stats->row_bytes = info->row_bytes;
+    stats->expert_ns_per_row = info->expert_ns_per_row;
     snprintf(stats->model, sizeof(stats->model), "%s", info->model);
     snprintf(stats->config_sha256, sizeof(stats->config_sha256), "%s", info->config_sha256);
     stats->layer_index = cot_calloc(stats->layers, sizeof(*stats->layer_index));
@@ -53,8 +54,8 @@ static cot_status_t take_shape(place_stats_t *stats, const place_trace_t *trace)
 
 place_trace_info_t place_stats_info(const place_stats_t *stats)
 {
-    return (place_trace_info_t){stats->model,  stats->config_sha256, stats->experts,  stats->top_k,
-                                stats->layers, stats->layer_index,   stats->row_bytes};
+    return (place_trace_info_t){stats->model,  stats->config_sha256, stats->experts,   stats->top_k,
+                                stats->layers, stats->layer_index,   stats->row_bytes, stats->expert_ns_per_row};
 }
 
 /* What only some of the traces hold cannot be summed. */

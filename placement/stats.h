@@ -13,6 +13,7 @@ typedef struct {
     int64_t *coactivation;           /* [layers, experts, experts] symmetric; its diagonal is `load` */
     uint64_t tokens;                 /* 0: not every trace states it */
     uint32_t row_bytes;              /* 0: unknown */
+    double expert_ns_per_row;        /* 0: unknown */
     char model[128], config_sha256[65];
 } place_stats_t;
 

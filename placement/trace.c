@@ -121,6 +121,18 @@ static cot_status_t metadata_u32(const place_trace_t *trace, const char *key, ui
     return COT_OK;
 }
 
+static cot_status_t metadata_time(const place_trace_t *trace, const char *key, double *out)
+{
+    const char *text = cot_safetensors_metadata(trace->file, key);
+    if (text == NULL) return COT_OK;
+    char *end;
+    double value = strtod(text, &end);
+    if (end == text || *end != '\0' || !(value > 0 && value <= 1e12))
+        return cot_fail(COT_ERR_FORMAT, "metadata \"%s\" is \"%.40s\", not a number above 0", key, text);
+    *out = value;
+    return COT_OK;
+}
+
 /* The model's layer numbers: a JSON list in the metadata, or 0, 1, … where there is none. */
 static cot_status_t read_layer_index(place_trace_t *trace)
 {
@@ -284,6 +296,7 @@ static cot_status_t open_whole(place_trace_t *trace)
     COT_TRY(metadata_u32(trace, "top_k", TRACE_MAX_EXPERTS, &trace->info.top_k));
     COT_TRY(metadata_u32(trace, "row_bytes", UINT32_MAX, &trace->info.row_bytes));
     COT_TRY(metadata_number(trace, "tokens", PLACE_COUNT_MAX, &trace->stated_tokens));
+    COT_TRY(metadata_time(trace, "expert_ns_per_row", &trace->info.expert_ns_per_row));
     trace->experts = cot_safetensors_find(trace->file, "experts");
     trace->kind = trace->experts != NULL ? PLACE_TRACE_TOKENS : PLACE_TRACE_COUNTS;
     return trace->kind == PLACE_TRACE_TOKENS ? open_tokens(trace) : open_counts(trace);

@@ -17,6 +17,7 @@ typedef struct {
     uint32_t experts, top_k, layers;
     const uint32_t *layer_index; /* [layers] model layer numbers of the MoE layers */
     uint32_t row_bytes;          /* of one dispatched row */
+    double expert_ns_per_row;    /* one expert on one row; 0: unknown */
 } place_trace_info_t;
 
 /* ---- recording: rows arrive in any order, a repeated (request, position) overwrites (it is the same bits) ---- */

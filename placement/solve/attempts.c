@@ -127,7 +127,7 @@ static bool draw_trial(solve_search_t *search, trial_t *trial)
                         solve_move_cost(table, trial->layer, trial->f, a);
     if (p->load_weight == 0) return true;
     const int64_t *load = table->load + (size_t)trial->layer * p->ranks;
-    const int64_t *tokens = p->stats->load + (size_t)trial->layer * p->experts;
+    const int64_t *tokens = p->load + (size_t)trial->layer * p->experts;
     int64_t shift = tokens[trial->f] - tokens[trial->e];
     trial->change += solve_load_term(table, trial->layer, a, load[a] + shift * p->slowness[a], b,
                                      load[b] - shift * p->slowness[b]) -

@@ -16,7 +16,7 @@ static cot_status_t add_loads(const solve_problem_t *problem, const solve_rank_t
         if (rank >= problem->ranks || ++held[rank] > problem->slots[rank])
             return cot_fail(COT_ERR_INTERNAL, "layer %u: expert %u on rank %u is over the rank's slots", layer, e,
                             rank);
-        load[rank] += problem->stats->load[cell];
+        load[rank] += problem->load[cell];
     }
     return COT_OK;
 }
@@ -58,7 +58,8 @@ static void count_crossings(const solve_problem_t *problem, const solve_rank_t *
         }
 }
 
-cot_status_t solve_evaluate(const solve_problem_t *problem, const solve_rank_t *rank_of, solve_figures_t *figures_out)
+static cot_status_t evaluate_ranks(const solve_problem_t *problem, const solve_rank_t *rank_of,
+                                   solve_figures_t *figures_out)
 {
     int64_t *load = cot_calloc(problem->ranks, sizeof(*load)), balance = 0;
     uint32_t *held = cot_calloc(problem->ranks, sizeof(*held));
@@ -80,7 +81,17 @@ cot_status_t solve_evaluate(const solve_problem_t *problem, const solve_rank_t *
     figures.balance = (double)balance / SOLVE_UNIT;
     figures.value = problem->load_weight * (balance / SOLVE_UNIT) +
                     problem->load_weight * (balance % SOLVE_UNIT) / SOLVE_UNIT;
-    if (problem->objective != SOLVE_BALANCE) figures.value += figures.crossings * SOLVE_UNIT;
+    if (problem->cost != NULL && problem->objective != SOLVE_BALANCE) figures.value += figures.crossings * SOLVE_UNIT;
     *figures_out = figures;
     return COT_OK;
+}
+
+cot_status_t solve_evaluate(const solve_problem_t *problem, const place_plan_t *plan, solve_figures_t *figures_out)
+{
+    solve_rank_t *rank_of = cot_calloc(solve_cells(problem), sizeof(*rank_of));
+    if (rank_of == NULL) return cot_fail(COT_ERR_NO_MEMORY, "no memory to judge a placement");
+    cot_status_t status = solve_plan_to_ranks(problem, plan, rank_of);
+    if (status == COT_OK) status = evaluate_ranks(problem, rank_of, figures_out);
+    cot_free(rank_of);
+    return status;
 }

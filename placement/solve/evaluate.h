@@ -15,7 +15,7 @@ typedef struct {
     int64_t value;         /* the problem's objective, in thousandths */
 } solve_figures_t;
 
-/* COT_ERR_INTERNAL if the placement is not one: an expert without a rank, a rank over its slots. */
-cot_status_t solve_evaluate(const solve_problem_t *problem, const solve_rank_t *rank_of, solve_figures_t *figures_out);
+/* COT_ERR_INTERNAL if the plan is not one: an expert without a rank, a rank over its slots. */
+cot_status_t solve_evaluate(const solve_problem_t *problem, const place_plan_t *plan, solve_figures_t *figures_out);
 
 #endif

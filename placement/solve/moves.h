@@ -5,6 +5,8 @@
 #include "base/clock.h"
 #include "placement/solve/table.h"
 
+#include <stdatomic.h>
+
 /* States of a pair of ranks in one layer: nothing, or one of the most promising swaps. */
 #define SOLVE_PAIR_STATES 640
 
@@ -13,7 +15,7 @@ typedef struct {
     solve_table_t *table;
     uint64_t random; /* state of splitmix64 */
     cot_deadline_t deadline;
-    const volatile bool *stop; /* another reason to stop; may be NULL */
+    const atomic_bool *stop; /* another reason to stop; may be NULL */
     void *scratch;
     size_t scratch_bytes;
 } solve_search_t;

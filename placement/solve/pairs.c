@@ -31,7 +31,7 @@ static int64_t swap_cost(const pair_t *pair, uint32_t layer, uint32_t e, uint32_
     if (p->transition != NULL)
         cost = solve_move_cost(table, layer, e, pair->b) + solve_move_cost(table, layer, f, pair->a);
     if (p->load_weight == 0) return cost;
-    const int64_t *load = table->load + (size_t)layer * p->ranks, *tokens = p->stats->load + (size_t)layer * p->experts;
+    const int64_t *load = table->load + (size_t)layer * p->ranks, *tokens = p->load + (size_t)layer * p->experts;
     int64_t shift = tokens[f] - tokens[e];
     return cost +
            solve_load_term(table, layer, pair->a, load[pair->a] + shift * p->slowness[pair->a], pair->b,

@@ -16,12 +16,12 @@ typedef struct {
 
 typedef struct {
     const solve_problem_t *problem;
-    const solve_portfolio_t *config;
+    const solve_context_t *context;
     stream_t stream[STREAMS];
-    solve_rank_t *best; /* of all, at the last round's end */
+    solve_rank_t *start; /* NULL: none */
+    solve_rank_t *best;  /* of all, at the last round's end */
     int64_t value;
     uint64_t round;
-    int64_t began_ns;
     pthread_mutex_t mutex;
     uint32_t next_stream;
 } portfolio_t;
@@ -34,11 +34,11 @@ static void run_round(portfolio_t *portfolio, uint32_t number)
     const solve_problem_t *p = portfolio->problem;
     uint64_t cells = solve_cells(p);
     if (portfolio->round == 0) {
-        if (number == 0 && portfolio->config->start != NULL)
-            solve_table_set(search->table, portfolio->config->start);
+        if (number == 0 && portfolio->start != NULL)
+            solve_table_set(search->table, portfolio->start);
         else
             solve_greedy(search);
-        if (number == 0 && portfolio->config->start != NULL) solve_descend(search);
+        if (number == 0 && portfolio->start != NULL) solve_descend(search);
     } else {
         /* Streams with an odd number go on from the best of all, the others from their own. */
         solve_table_set(search->table, number % 2 == 1 ? portfolio->best : stream->best);
@@ -77,16 +77,14 @@ static void merge(portfolio_t *portfolio)
         if (portfolio->value <= stream->value) continue;
         portfolio->value = stream->value;
         memcpy(portfolio->best, stream->best, solve_cells(portfolio->problem) * sizeof(*portfolio->best));
-        if (portfolio->config->better != NULL)
-            portfolio->config->better(portfolio->config->user, stream->value,
-                                      (double)(cot_now_ns() - portfolio->began_ns) / 1e9);
+        if (portfolio->context->better != NULL) portfolio->context->better(portfolio->context->user, stream->value);
     }
 }
 
 static void run_all_streams(portfolio_t *portfolio)
 {
     pthread_t thread[STREAMS];
-    uint32_t threads = portfolio->config->threads < STREAMS ? portfolio->config->threads : STREAMS, started = 0;
+    uint32_t threads = portfolio->context->threads < STREAMS ? portfolio->context->threads : STREAMS, started = 0;
     portfolio->next_stream = 0;
     while (started + 1 < threads && pthread_create(&thread[started], NULL, run_streams, portfolio) == 0) started++;
     run_streams(portfolio);
@@ -95,9 +93,8 @@ static void run_all_streams(portfolio_t *portfolio)
 
 static bool over(const portfolio_t *portfolio)
 {
-    const solve_portfolio_t *config = portfolio->config;
-    if (config->stop != NULL && *config->stop) return true;
-    return config->rounds > 0 ? portfolio->round >= config->rounds : cot_deadline_passed(config->deadline);
+    const solve_context_t *context = portfolio->context;
+    return solve_context_over(context) || (context->work > 0 && portfolio->round >= context->work);
 }
 
 static cot_status_t create(portfolio_t *portfolio)
@@ -106,21 +103,26 @@ static cot_status_t create(portfolio_t *portfolio)
     portfolio->value = INT64_MAX;
     portfolio->best = cot_calloc(cells, sizeof(*portfolio->best));
     if (portfolio->best == NULL) return cot_fail(COT_ERR_NO_MEMORY, "no memory to search");
+    if (portfolio->context->start != NULL) {
+        portfolio->start = cot_calloc(cells, sizeof(*portfolio->start));
+        if (portfolio->start == NULL) return cot_fail(COT_ERR_NO_MEMORY, "no memory to search");
+        COT_TRY(solve_plan_to_ranks(portfolio->problem, portfolio->context->start, portfolio->start));
+    }
     for (uint32_t s = 0; s < STREAMS; s++) {
         stream_t *stream = &portfolio->stream[s];
-        COT_TRY(solve_search_create(portfolio->problem, portfolio->config->seed * STREAMS + s, &stream->search));
-        stream->search.stop = portfolio->config->stop;
-        if (portfolio->config->rounds == 0) stream->search.deadline = portfolio->config->deadline;
+        COT_TRY(solve_search_create(portfolio->problem, portfolio->context->seed * STREAMS + s, &stream->search));
+        stream->search.stop = portfolio->context->stop;
+        stream->search.deadline = portfolio->context->deadline;
         stream->best = cot_calloc(cells, sizeof(*stream->best));
         if (stream->best == NULL) return cot_fail(COT_ERR_NO_MEMORY, "no memory to search");
     }
     return COT_OK;
 }
 
-cot_status_t solve_portfolio(const solve_problem_t *problem, const solve_portfolio_t *config, solve_rank_t *rank_of,
-                             uint64_t *rounds_out)
+cot_status_t solve_portfolio(const solve_problem_t *problem, const solve_context_t *context, solve_answer_t *answer_out)
 {
-    portfolio_t portfolio = {.problem = problem, .config = config, .began_ns = cot_now_ns()};
+    portfolio_t portfolio = {.problem = problem, .context = context};
+    solve_answer_t answer = {0};
     cot_status_t status = create(&portfolio);
     if (status == COT_OK) {
         pthread_mutex_init(&portfolio.mutex, NULL);
@@ -130,13 +132,16 @@ cot_status_t solve_portfolio(const solve_problem_t *problem, const solve_portfol
             portfolio.round++;
         } while (!over(&portfolio));
         pthread_mutex_destroy(&portfolio.mutex);
-        memcpy(rank_of, portfolio.best, solve_cells(problem) * sizeof(*rank_of));
-        *rounds_out = portfolio.round;
+        answer.work = portfolio.round;
+        status = solve_plan_from_ranks(problem, portfolio.best, &answer.plan);
     }
     for (uint32_t s = 0; s < STREAMS; s++) {
         cot_free(portfolio.stream[s].best);
         if (portfolio.stream[s].search.table != NULL) solve_search_destroy(&portfolio.stream[s].search);
     }
     cot_free(portfolio.best);
-    return status;
+    cot_free(portfolio.start);
+    COT_TRY(status);
+    *answer_out = answer;
+    return COT_OK;
 }

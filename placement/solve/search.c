@@ -37,7 +37,8 @@ void solve_search_destroy(solve_search_t *search)
 
 bool solve_search_over(const solve_search_t *search)
 {
-    return (search->stop != NULL && *search->stop) || cot_deadline_passed(search->deadline);
+    return (search->stop != NULL && atomic_load_explicit(search->stop, memory_order_relaxed)) ||
+           cot_deadline_passed(search->deadline);
 }
 
 /* splitmix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014. */

@@ -5,7 +5,7 @@
 static int64_t change(const solve_table_t *table, uint32_t layer, uint32_t e, uint32_t to, uint32_t f)
 {
     const solve_problem_t *p = table->problem;
-    const int64_t *load = table->load + (size_t)layer * p->ranks, *tokens = p->stats->load + (size_t)layer * p->experts;
+    const int64_t *load = table->load + (size_t)layer * p->ranks, *tokens = p->load + (size_t)layer * p->experts;
     uint32_t from = table->rank_of[(size_t)layer * p->experts + e];
     int64_t cost = p->transition != NULL ? solve_move_cost(table, layer, e, to) : 0, shift = tokens[e];
     if (f < p->experts) {

@@ -97,7 +97,7 @@ void solve_table_set(solve_table_t *table, const solve_rank_t *rank_of)
     for (size_t cell = 0; cell < cells; cell++) {
         size_t row = cell / p->experts * p->ranks + table->rank_of[cell];
         table->held[row]++;
-        table->load[row] += p->stats->load[cell] * p->slowness[table->rank_of[cell]];
+        table->load[row] += p->load[cell] * p->slowness[table->rank_of[cell]];
     }
     if (p->transition == NULL) return;
     if (table->price != NULL) memset(table->price, 0, cells * p->ranks * sizeof(*table->price));
@@ -117,8 +117,8 @@ void solve_table_move(solve_table_t *table, uint32_t layer, uint32_t expert, uin
     if (p->transition != NULL) table->crossings += solve_move_cost(table, layer, expert, to);
     table->held[row + from]--;
     table->held[row + to]++;
-    table->load[row + from] -= p->stats->load[cell] * p->slowness[from];
-    table->load[row + to] += p->stats->load[cell] * p->slowness[to];
+    table->load[row + from] -= p->load[cell] * p->slowness[from];
+    table->load[row + to] += p->load[cell] * p->slowness[to];
     table->rank_of[cell] = (solve_rank_t)to;
     if (p->transition == NULL) return;
 

@@ -8,7 +8,7 @@
 
 /* The tiny world: 2 layers, 4 experts, top-2. Row r of request q routes to experts (q + r) % 4 and (q + r + 1) % 4. */
 static const uint32_t LAYERS[] = {0, 2};
-static const place_trace_info_t INFO = {"tiny", "abc", 4, 2, 2, LAYERS, 64};
+static const place_trace_info_t INFO = {"tiny", "abc", 4, 2, 2, LAYERS, 64, 0};
 
 static char folder[256], path[300], other[300];
 

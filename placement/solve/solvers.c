@@ -1,0 +1,34 @@
+#include "placement/solve/solvers.h"
+
+#include "base/memory.h"
+#include "placement/solve/portfolio.h"
+
+#include <string.h>
+
+static cot_status_t contiguous(const solve_problem_t *problem, const solve_context_t *context,
+                               solve_answer_t *answer_out)
+{
+    (void)context;
+    solve_rank_t *rank_of = cot_calloc(solve_cells(problem), sizeof(*rank_of));
+    if (rank_of == NULL) return cot_fail(COT_ERR_NO_MEMORY, "no memory for a placement");
+    solve_contiguous(problem, rank_of);
+    solve_answer_t answer = {0};
+    cot_status_t status = solve_plan_from_ranks(problem, rank_of, &answer.plan);
+    cot_free(rank_of);
+    COT_TRY(status);
+    *answer_out = answer;
+    return COT_OK;
+}
+
+const solve_solver_t SOLVE_SOLVERS[] = {
+    {"portfolio", "all of the search on all cores; the default", solve_portfolio},
+    {"contiguous", "experts in equal runs, as engines do by default", contiguous},
+};
+const uint32_t SOLVE_SOLVER_COUNT = sizeof(SOLVE_SOLVERS) / sizeof(*SOLVE_SOLVERS);
+
+const solve_solver_t *solve_find_solver(const char *name)
+{
+    for (uint32_t i = 0; i < SOLVE_SOLVER_COUNT; i++)
+        if (strcmp(SOLVE_SOLVERS[i].name, name) == 0) return &SOLVE_SOLVERS[i];
+    return NULL;
+}
