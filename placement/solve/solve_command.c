@@ -175,7 +175,8 @@ static void print_result(const run_t *run, double seconds)
             "\"transitions\": %lld, \"balance\": %.3f, \"largest_load\": %.6f}\n",
             solve_objective_name(p->objective), value, solve_unit(p), bound, gap, run->proof, run->solver->name,
             (unsigned long long)run->context.seed, (unsigned long long)run->answer.work, seconds,
-            (long long)figures->crossings, (long long)figures->transitions, figures->balance, figures->largest_load);
+            (long long)figures->crossings, (long long)figures->transitions, (double)figures->balance / SOLVE_UNIT,
+            figures->largest_load);
         return;
     }
     printf("%s %.6g %s; nothing is below %.6g (%s): gap %.2f %%\n", solve_objective_name(p->objective), value,
