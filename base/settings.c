@@ -398,16 +398,21 @@ cot_status_t cot_settings_unpack(const void *bytes, size_t count, cot_settings_t
 
 /* ---- help ---- */
 
-cot_status_t cot_settings_help(uint32_t command, cot_buffer_t *out)
+cot_status_t cot_settings_help(uint32_t command, bool all, cot_buffer_t *out, uint32_t *hidden_out)
 {
     static const char *const KIND_WORDS[] = {"TEXT", "N", "X", "", "SIZE"};
+    *hidden_out = 0;
     for (int id = 0; id < COT_SET_COUNT; id++) {
         const row_t *row = &TABLE[id];
         if (!(row->commands & command)) continue;
+        if (row->commands & COT_RARE && !all) {
+            ++*hidden_out;
+            continue;
+        }
         char flag[64];
         const char *word = row->kind == KIND_STRING && row->unit[0] != '\0' ? row->unit : KIND_WORDS[row->kind];
         snprintf(flag, sizeof(flag), "--%s %s", row->name, word);
-        COT_TRY(cot_buffer_printf(out, "  %-26s %s", flag, row->help));
+        COT_TRY(cot_buffer_printf(out, "  %-23s %s", flag, row->help));
         if (row->fallback[0] != '\0' && row->kind != KIND_SWITCH)
             COT_TRY(cot_buffer_printf(out, " [%s%s%s]", row->fallback, row->kind == KIND_INT && row->unit[0] ? " " : "",
                                       row->kind == KIND_INT ? row->unit : ""));

@@ -42,7 +42,8 @@ uint64_t cot_settings_bytes(const cot_settings_t *settings, cot_setting_t id); /
 cot_status_t cot_settings_pack(const cot_settings_t *settings, cot_buffer_t *out);
 cot_status_t cot_settings_unpack(const void *bytes, size_t count, cot_settings_t **settings_out);
 
-/* The flags of `command` as aligned text for a help page. */
-cot_status_t cot_settings_help(uint32_t command, cot_buffer_t *out);
+/* The flags of `command` as aligned text for a help page; those that few need only if `all`. *hidden_out: how many of
+ * them were left out. */
+cot_status_t cot_settings_help(uint32_t command, bool all, cot_buffer_t *out, uint32_t *hidden_out);
 
 #endif

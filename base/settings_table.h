@@ -1,5 +1,6 @@
 /* The table of settings. X(id, name, kind, default, unit, commands, help)
- * kind: STRING, INT, NUMBER, SWITCH, BYTES. The variable of `--max-context` is COTERIE_MAX_CONTEXT. */
+ * kind: STRING, INT, NUMBER, SWITCH, BYTES. The variable of `--max-context` is COTERIE_MAX_CONTEXT. A help page fits 24
+ * lines of 80 columns (a test says so): what few need is COT_RARE, and stands under --help-all. */
 #ifndef COT_SETTINGS_TABLE_H
 #define COT_SETTINGS_TABLE_H
 
@@ -14,6 +15,7 @@
 #define COT_CMD_PLAN (1U << 8)          /* coterie-plan solve */
 #define COT_CMD_PLAN_EVALUATE (1U << 9) /* coterie-plan evaluate */
 #define COT_CMD_PLAN_VERIFY (1U << 10)  /* coterie-plan verify */
+#define COT_RARE (1U << 31)             /* beside the commands */
 
 #define COT_CMD_ENGINE (COT_CMD_SERVE | COT_CMD_SCORE)
 #define COT_CMD_PLANS (COT_CMD_PLAN | COT_CMD_PLAN_EVALUATE | COT_CMD_PLAN_VERIFY)
@@ -22,37 +24,37 @@
 /* clang-format off */
 #define COT_SETTINGS_MAP(X) \
     X(LOG_LEVEL, "log-level", STRING, "info", "", ~0U, "error, warn, info or debug") \
-    X(DTYPE, "dtype", STRING, "auto", "", COT_CMD_ENGINE, "auto, bfloat16 or float32: what activations are rounded to") \
+    X(DTYPE, "dtype", STRING, "auto", "", COT_CMD_ENGINE, "activations: auto, bfloat16 or float32") \
     X(LOAD_FORMAT, "load-format", STRING, "auto", "", COT_CMD_ENGINE, "auto (the files) or dummy (made-up weights)") \
-    X(SEED, "seed", INT, "0", "", COT_CMD_ENGINE | COT_CMD_GENERATE | COT_CMD_BENCH | COT_CMD_PLAN, "of dummy weights; of a search; of sampling in a client (default there: drawn)") \
-    X(ISA, "isa", STRING, "auto", "", COT_CMD_ENGINE, "auto, scalar, avx2, avx512 or avx512_bf16") \
-    X(BACKEND, "backend", STRING, "cpu", "", COT_CMD_ENGINE, "cpu, or ref (slow, the tests' oracle)") \
-    X(THREADS, "threads", INT, "0", "", COT_CMD_ENGINE | COT_CMD_PLAN, "threads of a worker or of a search; 0: its share of the node's cores") \
-    X(PLAN, "plan", STRING, "", "file", COT_CMD_ENGINE, "expert placement (*.plan.json), or auto: made at start from --trace; default contiguous") \
-    X(TRACE, "trace", STRING, "", "file", COT_CMD_ENGINE, "with --plan auto: the routing to plan for (*.trace.safetensors)") \
-    X(CLUSTER, "cluster", STRING, "", "file", COT_CMD_ENGINE | COT_CMD_PLANS, "the machines (*.cluster.json); with --plan auto the default is this job, with usual links") \
-    X(PLAN_TIMEOUT, "plan-timeout", INT, "60000", "ms", COT_CMD_ENGINE, "with --plan auto: the planner is killed then; it searches for a third of it") \
-    X(PLAN_MEMORY, "plan-memory", BYTES, "2GiB", "bytes", COT_CMD_ENGINE, "with --plan auto: address space of the planner; 0: no limit") \
-    X(RECORD, "record", STRING, "", "file", COT_CMD_ENGINE, "write the routing trace (*.trace.safetensors) at the end") \
-    X(RECORD_LIMIT, "record-limit", BYTES, "4GiB", "bytes", COT_CMD_ENGINE, "most trace bytes kept; later requests are not recorded") \
+    X(SEED, "seed", INT, "", "", COT_CMD_ENGINE | COT_CMD_GENERATE | COT_CMD_BENCH | COT_CMD_PLAN, "of dummy weights or a search (0); of sampling (random)") \
+    X(ISA, "isa", STRING, "auto", "", COT_CMD_ENGINE | COT_RARE, "auto, scalar, avx2, avx512 or avx512_bf16") \
+    X(BACKEND, "backend", STRING, "cpu", "", COT_CMD_ENGINE | COT_RARE, "cpu, or ref (slow, the tests' oracle)") \
+    X(THREADS, "threads", INT, "0", "", COT_CMD_ENGINE | COT_CMD_PLAN, "of a worker or a search; 0: its share of the cores") \
+    X(PLAN, "plan", STRING, "", "file", COT_CMD_ENGINE, "expert placement, or auto; default contiguous") \
+    X(TRACE, "trace", STRING, "", "file", COT_CMD_ENGINE, "--plan auto: the routing to plan for") \
+    X(CLUSTER, "cluster", STRING, "", "file", COT_CMD_ENGINE | COT_CMD_PLANS, "the machines; --plan auto: default this job's") \
+    X(PLAN_TIMEOUT, "plan-timeout", INT, "60000", "ms", COT_CMD_ENGINE | COT_RARE, "--plan auto: planner's end, search a third") \
+    X(PLAN_MEMORY, "plan-memory", BYTES, "2GiB", "bytes", COT_CMD_ENGINE | COT_RARE, "--plan auto: its address space; 0: no limit") \
+    X(RECORD, "record", STRING, "", "file", COT_CMD_ENGINE, "write the routing trace (*.trace.safetensors) here") \
+    X(RECORD_LIMIT, "record-limit", BYTES, "4GiB", "bytes", COT_CMD_ENGINE | COT_RARE, "most trace bytes; later requests stay out") \
     X(KV_MEMORY, "kv-memory", BYTES, "256MiB", "bytes", COT_CMD_ENGINE, "KV cache of each worker") \
-    X(MAX_CONTEXT, "max-context", INT, "0", "tokens", COT_CMD_ENGINE, "longest prompt and output together; 0: the model's, at most 8192") \
+    X(MAX_CONTEXT, "max-context", INT, "0", "tokens", COT_CMD_ENGINE, "prompt + output; 0: model's, at most 8192") \
     X(MAX_STEP_TOKENS, "max-step-tokens", INT, "256", "tokens", COT_CMD_ENGINE, "most rows of one step on a worker") \
     X(MAX_SEQUENCES, "max-sequences", INT, "64", "", COT_CMD_ENGINE, "most running requests on a worker") \
-    X(STEP_TIMEOUT, "step-timeout", INT, "60000", "ms", COT_CMD_ENGINE, "deadline of one step, and of one exchange in it") \
-    X(START_TIMEOUT, "start-timeout", INT, "600000", "ms", COT_CMD_ENGINE, "deadline of loading the weights") \
-    X(LISTEN, "listen", STRING, "", "address", COT_CMD_SERVE, "unix:PATH or HOST:PORT; default unix:$XDG_RUNTIME_DIR/coterie.sock or /tmp/coterie-UID.sock") \
-    X(CONNECT, "connect", STRING, "", "address", COT_CMD_CLIENT, "where the server listens; same default") \
-    X(TOKEN_FILE, "token-file", STRING, "", "file", COT_CMD_SERVE | COT_CMD_CLIENT, "file with the access token (or the variable COTERIE_TOKEN)") \
+    X(STEP_TIMEOUT, "step-timeout", INT, "60000", "ms", COT_CMD_ENGINE | COT_RARE, "deadline of a step and of each exchange") \
+    X(START_TIMEOUT, "start-timeout", INT, "600000", "ms", COT_CMD_ENGINE | COT_RARE, "deadline of loading the weights") \
+    X(LISTEN, "listen", STRING, "", "address", COT_CMD_SERVE, "unix:PATH or HOST:PORT") \
+    X(CONNECT, "connect", STRING, "", "address", COT_CMD_CLIENT, "where the server listens (same default as its own)") \
+    X(TOKEN_FILE, "token-file", STRING, "", "file", COT_CMD_SERVE | COT_CMD_CLIENT, "the access token (or the variable COTERIE_TOKEN)") \
     X(TOKEN, "token", STRING, "", "", 0, "only as the variable COTERIE_TOKEN") \
-    X(PID_FILE, "pid-file", STRING, "", "file", COT_CMD_SERVE, "write rank 0's pid here while serving: SIGTERM to it drains") \
+    X(PID_FILE, "pid-file", STRING, "", "file", COT_CMD_SERVE | COT_RARE, "write rank 0's pid here: SIGTERM to it drains") \
     X(TLS_CERT, "tls-cert", STRING, "", "file", COT_CMD_SERVE, "certificate chain (PEM): turns TLS on") \
     X(TLS_KEY, "tls-key", STRING, "", "file", COT_CMD_SERVE, "its private key (PEM)") \
     X(TLS_CA, "tls-ca", STRING, "", "file", COT_CMD_CLIENT, "talk TLS, trusting these certificates (PEM)") \
-    X(MAX_CONNECTIONS, "max-connections", INT, "256", "", COT_CMD_SERVE, "beyond them a client is told busy") \
-    X(MAX_QUEUE, "max-queue", INT, "512", "", COT_CMD_SERVE, "most waiting requests; beyond them: busy") \
-    X(MAX_PROMPT, "max-prompt", BYTES, "4MiB", "bytes", COT_CMD_SERVE, "longest prompt text") \
-    X(DRAIN_TIMEOUT, "drain-timeout", INT, "60000", "ms", COT_CMD_SERVE, "at SIGTERM or drain: how long requests may still run") \
+    X(MAX_CONNECTIONS, "max-connections", INT, "256", "", COT_CMD_SERVE | COT_RARE, "beyond them a client is told busy") \
+    X(MAX_QUEUE, "max-queue", INT, "512", "", COT_CMD_SERVE | COT_RARE, "most waiting requests; beyond them: busy") \
+    X(MAX_PROMPT, "max-prompt", BYTES, "4MiB", "bytes", COT_CMD_SERVE | COT_RARE, "longest prompt text") \
+    X(DRAIN_TIMEOUT, "drain-timeout", INT, "60000", "ms", COT_CMD_SERVE | COT_RARE, "how long requests may run on once it drains") \
     X(IN, "in", STRING, "", "file", COT_CMD_SCORE | COT_CMD_TOKENIZE | COT_CMD_BENCH, "input lines (JSONL)") \
     X(OUT, "out", STRING, "", "file", COT_CMD_SCORE | COT_CMD_TOKENIZE | COT_CMD_PLAN, "output lines (JSONL); the plan (*.plan.json)") \
     X(LOGITS, "logits", STRING, "", "file", COT_CMD_SCORE, "write the logits of every line (safetensors)") \
@@ -61,10 +63,10 @@
     X(TEMPERATURE, "temperature", NUMBER, "", "", COT_CMD_GENERATE | COT_CMD_BENCH, "0: greedy; default: the model's") \
     X(TOP_K, "top-k", INT, "", "", COT_CMD_GENERATE, "sample among the k likeliest; default: the model's") \
     X(TOP_P, "top-p", NUMBER, "", "", COT_CMD_GENERATE, "… among those that hold this probability") \
-    X(MIN_P, "min-p", NUMBER, "", "", COT_CMD_GENERATE, "… among those at least this share as likely as the likeliest") \
+    X(MIN_P, "min-p", NUMBER, "", "", COT_CMD_GENERATE, "… among those this likely, relative to the first") \
     X(REPETITION_PENALTY, "repetition-penalty", NUMBER, "", "", COT_CMD_GENERATE, "above 1: tokens seen before become less likely") \
     X(STOP, "stop", STRING, "", "text", COT_CMD_GENERATE, "end before this text") \
-    X(LOGPROBS, "logprobs", INT, "0", "", COT_CMD_GENERATE, "print this many of the likeliest tokens with --json") \
+    X(LOGPROBS, "logprobs", INT, "0", "", COT_CMD_GENERATE, "print that many likeliest tokens with --json") \
     X(IGNORE_EOS, "ignore-eos", SWITCH, "false", "", COT_CMD_GENERATE | COT_CMD_BENCH, "go on past the end-of-text token") \
     X(JSON, "json", SWITCH, "false", "", COT_CMD_CLIENT | COT_CMD_TRACE | COT_CMD_PLANS, "for programs: JSON on standard output") \
     X(TIMEOUT, "timeout", INT, "600000", "ms", COT_CMD_CLIENT, "deadline of the whole call") \

@@ -20,7 +20,7 @@ extern const cli_command_t CLI_COMMANDS[];
 extern const uint32_t CLI_COMMAND_COUNT;
 
 void cli_print_help(void);
-void cli_print_command_help(const cli_command_t *command);
+void cli_print_command_help(const cli_command_t *command, bool all);
 
 /* serve and score: one rank of a job under mpirun. */
 int cli_serve(int argc, char **argv);

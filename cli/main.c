@@ -10,22 +10,24 @@
 
 const cli_command_t CLI_COMMANDS[] = {
     {"serve", COT_CMD_SERVE, "MODEL_DIR", "serve a model: one coordinator rank and at least one worker",
-     "Run under mpirun: mpirun -n 3 coterie serve MODEL_DIR (deploy/run.sh adds the usual options).\n"
-     "SIGTERM to rank 0 (its pid is printed at start) or `coterie drain` ends it when all requests are done.",
+     "Run under mpirun, or by deploy/run.sh. `coterie drain`, or SIGTERM to rank 0,\n"
+     "ends it when all requests are done. Unless told otherwise it listens on\n"
+     "unix:$XDG_RUNTIME_DIR/coterie.sock, or unix:/tmp/coterie-UID.sock.",
      NULL, cli_serve},
     {"score", COT_CMD_SCORE, "MODEL_DIR --in FILE --out FILE", "log-probabilities of given texts, offline",
-     "Run under mpirun. Input lines {\"text\": \"…\"} or {\"tokens\": [...]}; output lines with tokens, logprobs and "
-     "top1.",
+     "Run under mpirun, or by deploy/run.sh. In: lines {\"text\": \"…\"} or\n"
+     "{\"tokens\": [...]}; out: lines with tokens, logprobs and top1.",
      NULL, cli_score},
     {"generate", COT_CMD_GENERATE, "PROMPT | -", "generate text through a running server",
-     "The prompt is sent as it is: no chat template is applied. `-` reads it from standard input.\n"
+     "The prompt is sent raw: no chat template is applied. `-` reads standard input.\n"
      "Ctrl-C cancels the request on the server.",
      client_generate_command, NULL},
     {"status", COT_CMD_STATUS, "", "what a running server is doing", NULL, client_status_command, NULL},
     {"bench", COT_CMD_BENCH, "", "load a running server and report latencies", NULL, client_bench_command, NULL},
     {"drain", COT_CMD_DRAIN, "", "let a running server finish its requests and end", NULL, client_drain_command, NULL},
     {"tokenize", COT_CMD_TOKENIZE, "MODEL_DIR --in FILE --out FILE", "text to token ids, offline",
-     "Input lines {\"text\": \"…\"}; output lines {\"ids\": [...], \"text\": \"…\"}. Reads tokenizer.json only.",
+     "In: lines {\"text\": \"…\"}; out: lines {\"ids\": [...], \"text\": \"…\"}. Of the\n"
+     "model it reads tokenizer.json alone.",
      model_tokenize_command, NULL},
     {"trace", COT_CMD_TRACE, "info FILE", "look at a routing trace", NULL, place_trace_command, NULL},
     {"plan", 0, "…", "plan expert placement from traces (coterie-plan)", NULL, NULL, cli_plan},
@@ -39,10 +41,10 @@ static const cli_command_t *find(const char *name)
     return NULL;
 }
 
-static bool asks_help(int argc, char **argv)
+static bool has_word(const char *word, int argc, char **argv)
 {
     for (int i = 0; i < argc && strcmp(argv[i], "--") != 0; i++)
-        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) return true;
+        if (strcmp(argv[i], word) == 0) return true;
     return false;
 }
 
@@ -68,10 +70,12 @@ static int run(const cli_command_t *command, int argc, char **argv)
 int main(int argc, char **argv)
 {
     cot_json_setup();
-    if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
-        cli_print_help();
-        return argc < 2 ? cot_exit_code(COT_ERR_INVALID) : 0;
-    }
+    static const char *const HELP[] = {"--help", "--help-all", "-h", "help"};
+    for (size_t i = 0; i < sizeof(HELP) / sizeof(*HELP); i++)
+        if (argc < 2 || strcmp(argv[1], HELP[i]) == 0) {
+            cli_print_help();
+            return argc < 2 ? cot_exit_code(COT_ERR_INVALID) : 0;
+        }
     if (strcmp(argv[1], "--version") == 0) {
         printf("coterie %s\n", COTERIE_VERSION);
         return 0;
@@ -81,8 +85,9 @@ int main(int argc, char **argv)
         cot_log_error("there is no command \"%.40s\"; coterie --help lists them", argv[1]);
         return cot_exit_code(COT_ERR_INVALID);
     }
-    if (command->bit != 0 && asks_help(argc - 2, argv + 2)) {
-        cli_print_command_help(command);
+    bool all = has_word("--help-all", argc - 2, argv + 2);
+    if (command->bit != 0 && (all || has_word("--help", argc - 2, argv + 2) || has_word("-h", argc - 2, argv + 2))) {
+        cli_print_command_help(command, all);
         return 0;
     }
     return run(command, argc - 2, argv + 2);

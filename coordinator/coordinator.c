@@ -15,6 +15,7 @@
 #include "placement/plan.h"
 #include "proto/address.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -45,9 +46,13 @@ typedef struct {
 static cot_status_t check_choice(const job_t *job, cot_setting_t id, const char *flag, const char *const *choices)
 {
     const char *value = cot_settings_string(job->settings, id);
-    for (const char *const *choice = choices; *choice != NULL; choice++)
+    char list[64] = "";
+    for (const char *const *choice = choices; *choice != NULL; choice++) {
         if (strcmp(value, *choice) == 0) return COT_OK;
-    return cot_fail(COT_ERR_INVALID, "--%s %s: see --help for what it can be", flag, value);
+        size_t used = strlen(list);
+        snprintf(list + used, sizeof(list) - used, "%s%s", used > 0 ? choice[1] != NULL ? ", " : " or " : "", *choice);
+    }
+    return cot_fail(COT_ERR_INVALID, "--%s %.60s: give %s", flag, value, list);
 }
 
 static cot_status_t check_range(const job_t *job, cot_setting_t id, const char *flag, int64_t least, int64_t most)
@@ -66,7 +71,8 @@ static cot_status_t check_settings(const job_t *job)
     COT_TRY(check_range(job, COT_SET_THREADS, "threads", 0, 1024));
     COT_TRY(check_range(job, COT_SET_MAX_STEP_TOKENS, "max-step-tokens", 1, 65536));
     COT_TRY(check_range(job, COT_SET_MAX_SEQUENCES, "max-sequences", 1, 65536));
-    COT_TRY(check_range(job, COT_SET_MAX_CONTEXT, "max-context", 0, 1 << 24));
+    if (cot_settings_int(job->settings, COT_SET_MAX_CONTEXT) != 0) /* a token of prompt and one of output */
+        COT_TRY(check_range(job, COT_SET_MAX_CONTEXT, "max-context", 2, 1 << 24));
     COT_TRY(check_range(job, COT_SET_MAX_CONNECTIONS, "max-connections", 1, 65536));
     COT_TRY(check_range(job, COT_SET_MAX_QUEUE, "max-queue", 1, 1 << 20));
     COT_TRY(check_range(job, COT_SET_DRAIN_TIMEOUT, "drain-timeout", 0, 86400000));
@@ -109,14 +115,32 @@ static cot_status_t read_plan(job_t *job)
     return status;
 }
 
-/* A trace that cannot be written is found out now, not after the work. */
+/* A file that cannot be written is found out now, not after the work. */
+static cot_status_t probe_output(const char *path)
+{
+    cot_output_t probe = {0};
+    if (path[0] == '\0') return COT_OK;
+    COT_TRY(cot_output_open(path, &probe));
+    cot_output_discard(&probe);
+    return COT_OK;
+}
+
+static cot_status_t check_score_files(const cot_settings_t *settings)
+{
+    const char *in = cot_settings_string(settings, COT_SET_IN), *out = cot_settings_string(settings, COT_SET_OUT);
+    if (in[0] == '\0' || out[0] == '\0')
+        return cot_fail(COT_ERR_INVALID, "score needs --in FILE.jsonl (- is standard input) and --out FILE.jsonl");
+    if (strcmp(in, "-") != 0 && access(in, R_OK) != 0)
+        return cot_fail(errno == ENOENT ? COT_ERR_NOT_FOUND : COT_ERR_IO, "--in %s: %s", in, strerror(errno));
+    COT_TRY(probe_output(out));
+    return probe_output(cot_settings_string(settings, COT_SET_LOGITS));
+}
+
 static cot_status_t start_recorder(job_t *job)
 {
     const char *path = cot_settings_string(job->settings, COT_SET_RECORD);
     if (path[0] == '\0') return COT_OK;
-    cot_output_t probe = {0};
-    COT_TRY(cot_output_open(path, &probe));
-    cot_output_discard(&probe);
+    COT_TRY(probe_output(path));
 
     uint32_t layer_index[MODEL_MAX_LAYERS], layers = moe_layers(&job->config, layer_index);
     return place_recorder_create(&(place_trace_info_t){.model = job->name,
@@ -141,6 +165,7 @@ static cot_status_t read_inputs(job_t *job)
 {
     const char *directory = cot_settings_argument(job->settings, 0);
     COT_TRY(check_settings(job));
+    if (!job->serve) COT_TRY(check_score_files(job->settings));
     COT_TRY(model_config_load(directory, &job->config));
     name_model(job);
     COT_TRY(
@@ -404,15 +429,11 @@ static cot_status_t serve(job_t *job)
 
 static cot_status_t score(job_t *job)
 {
-    const char *in = cot_settings_string(job->settings, COT_SET_IN);
-    const char *out = cot_settings_string(job->settings, COT_SET_OUT);
-    if (in[0] == '\0' || out[0] == '\0')
-        return cot_fail(COT_ERR_INVALID, "score needs --in FILE.jsonl and --out FILE.jsonl");
     return coord_score(&(coord_score_config_t){.engine = job->engine,
                                                .tokenizer = job->tokenizer,
                                                .vocab = job->config.vocab,
-                                               .in = in,
-                                               .out = out,
+                                               .in = cot_settings_string(job->settings, COT_SET_IN),
+                                               .out = cot_settings_string(job->settings, COT_SET_OUT),
                                                .logits = cot_settings_string(job->settings, COT_SET_LOGITS),
                                                .report = stdout});
 }

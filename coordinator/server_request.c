@@ -237,10 +237,13 @@ static cot_status_t read_prompt(const coord_server_t *server, const Coterie__Gen
     return COT_OK;
 }
 
+/* Below 2^53: what comes back as JSON, or is typed as --seed, is the same number everywhere. */
 static cot_status_t draw_seed(uint64_t *seed_out)
 {
-    if (getrandom(seed_out, sizeof(*seed_out), 0) == (ssize_t)sizeof(*seed_out)) return COT_OK;
-    return cot_fail(COT_ERR_IO, "cannot draw a seed: %s", strerror(errno));
+    if (getrandom(seed_out, sizeof(*seed_out), 0) != (ssize_t)sizeof(*seed_out))
+        return cot_fail(COT_ERR_IO, "cannot draw a seed: %s", strerror(errno));
+    *seed_out >>= 11;
+    return COT_OK;
 }
 
 /* What the request leaves open is the model's. */

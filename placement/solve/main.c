@@ -26,7 +26,8 @@ static void print_solvers(void)
 static int print_help(const solve_command_t *command)
 {
     cot_buffer_t flags = {0};
-    if (cot_settings_help(command->bit, &flags) != COT_OK) {
+    uint32_t hidden = 0;
+    if (cot_settings_help(command->bit, true, &flags, &hidden) != COT_OK) {
         cot_log_error("%s", cot_error_text());
         return cot_exit_code(COT_ERR_NO_MEMORY);
     }

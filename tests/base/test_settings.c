@@ -205,14 +205,22 @@ static void help_lists_a_commands_flags(void **state)
 {
     (void)state;
     cot_buffer_t page = {0};
-    assert_ok(cot_settings_help(COT_CMD_GENERATE, &page));
+    uint32_t hidden = 0;
+    assert_ok(cot_settings_help(COT_CMD_GENERATE, false, &page, &hidden));
     assert_ok(cot_buffer_append(&page, "", 1));
     const char *text = (const char *)page.data;
     assert_non_null(strstr(text, "--temperature X"));
-    assert_non_null(strstr(text, "--max-tokens N             most tokens to generate [256 tokens]\n"));
+    assert_non_null(strstr(text, "--max-tokens N          most tokens to generate [256 tokens]\n"));
+    assert_null(strstr(text, "--log-level"));
+    assert_int_equal(hidden, 1);
     assert_non_null(strstr(text, "--json "));
     assert_null(strstr(text, "--threads"));
     assert_null(strstr(text, "--token "));
+    cot_buffer_clear(&page);
+    assert_ok(cot_settings_help(COT_CMD_GENERATE, true, &page, &hidden));
+    assert_ok(cot_buffer_append(&page, "", 1));
+    assert_non_null(strstr((const char *)page.data, "--log-level"));
+    assert_int_equal(hidden, 0);
     cot_buffer_free(&page);
 }
 

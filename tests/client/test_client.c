@@ -154,6 +154,7 @@ static void what_is_not_given_is_the_models(void **state)
     assert_int_equal(used->top_k, 11);
     uint64_t seed = answer.result.seed;
     assert_true(used->seed == seed); /* drawn by the server, and told */
+    assert_true(seed < (uint64_t)1 << 53);
     answer_free(&answer);
     assert_ok((cot_status_t)generate(client, &request, &answer));
     assert_true(answer.result.seed != seed);

@@ -116,7 +116,7 @@ static void an_unwritable_place_is_refused(void **state)
     assert_ok(place_recorder_create(&INFO, 1 << 20, &recorder));
     assert_ok(add(recorder, 0, 0));
     assert_fails(place_recorder_save(recorder, "/nonexistent/x.trace.safetensors"), COT_ERR_NOT_FOUND, "/nonexistent");
-    if (access("/dev/full", W_OK) == 0 && geteuid() != 0)
+    if (access("/dev/full", W_OK) == 0) /* a device stays what it is */
         assert_fails(place_recorder_save(recorder, "/dev/full"), COT_ERR_IO, "/dev/full");
     place_recorder_destroy(recorder);
 }
