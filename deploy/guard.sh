@@ -1,9 +1,9 @@
 # Sourced by the scripts beside it. Whatever they start runs in a process group of its own, so that Ctrl-C, or a signal to
-# the script alone, ends all of it: SIGTERM first, SIGKILL after three seconds, exit status 130. A script that runs another
-# guarded one sets guard_patience (twentieths of a second) higher, so that the inner one is done first.
+# the script alone, ends all of it: SIGTERM, once more half way, SIGKILL after guard_patience twentieths of a second; exit
+# status 130. A script that runs another guarded one has more patience than that one, which is then done first.
 
 guard_groups=()
-guard_patience=60
+guard_patience=50
 
 # Starts a command in the background in its own process group; its pid is in guard_pid.
 guard_start() {
@@ -34,22 +34,27 @@ guard_alive() {
     return 1
 }
 
-# Ends all that is still running.
-guard_end() {
+guard_signal() {
     local group
-    for group in "${guard_groups[@]}"; do kill -TERM -- "-$group" 2>/dev/null || true; done
-    for _ in $(seq "$guard_patience"); do
+    for group in "${guard_groups[@]}"; do kill "-$1" -- "-$group" 2>/dev/null || true; done
+}
+
+# Ends all that is still running. To deploy/run.sh the second SIGTERM means: do not wait for requests.
+guard_end() {
+    local tick
+    guard_signal TERM
+    for ((tick = 1; tick <= guard_patience; tick++)); do
         guard_alive || break
+        [ "$tick" -ne $((guard_patience / 2)) ] || guard_signal TERM
         sleep 0.05
     done
-    for group in "${guard_groups[@]}"; do kill -KILL -- "-$group" 2>/dev/null || true; done
+    guard_signal KILL
     guard_groups=()
-    return 0
 }
 
 guard_interrupted() {
-    trap '' INT TERM
+    trap '' INT TERM HUP
     guard_end
     exit 130
 }
-trap guard_interrupted INT TERM
+trap guard_interrupted INT TERM HUP

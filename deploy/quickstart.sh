@@ -6,6 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . deploy/guard.sh
+guard_patience=80
 
 run_dir=$(mktemp -d)
 trap 'guard_end; rm -rf "$run_dir"' EXIT

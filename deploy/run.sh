@@ -70,7 +70,7 @@ end() {
     fi
     kill -TERM "$job" 2>/dev/null
 }
-trap end INT TERM
+trap end INT TERM HUP
 
 wait "$job"
 status=$?

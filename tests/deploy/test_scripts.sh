@@ -45,7 +45,7 @@ export TEST_WORK=$work
 
 start_job() {
     rm -f "$work/words" "$work/rank0"
-    PATH=$work/bin:$PATH env --default-signal=INT "$@" </dev/null >/dev/null 2>&1 &
+    PATH=$work/bin:$PATH env --default-signal=INT,HUP "$@" </dev/null >/dev/null 2>&1 &
     job=$!
 }
 await() {
@@ -84,19 +84,26 @@ busy() {
 }
 guard_run busy
 END
-for signal in INT TERM; do
-    rm -f "$work/pids"
-    start_job bash "$work/guarded"
-    for _ in $(seq 200); do
-        [ "$(wc -l 2>/dev/null <"$work/pids")" = 2 ] && break
-        sleep 0.02
-    done
-    kill -"$signal" "$job"
-    wait "$job"
-    check "a guarded script after SIG$signal" "$?" 130
-    sleep 0.1
-    for pid in $(cat "$work/pids"); do
-        case "$(ps -o stat= -p "$pid")" in ''|Z*) ;; *) check "process $pid" "runs" "gone"; kill -KILL "$pid" ;; esac
+cat >"$work/nested" <<'END'
+. deploy/guard.sh
+guard_patience=20
+guard_run bash "$TEST_WORK/guarded"
+END
+for script in guarded nested; do
+    for signal in INT TERM HUP; do
+        rm -f "$work/pids"
+        start_job bash "$work/$script"
+        for _ in $(seq 200); do
+            [ "$(wc -l 2>/dev/null <"$work/pids")" = 2 ] && break
+            sleep 0.02
+        done
+        kill -"$signal" "$job"
+        wait "$job"
+        check "a $script script after SIG$signal" "$?" 130
+        sleep 0.1
+        for pid in $(cat "$work/pids"); do
+            case "$(ps -o stat= -p "$pid")" in ''|Z*) ;; *) check "process $pid" "runs" "gone"; kill -KILL "$pid" ;; esac
+        done
     done
 done
 

@@ -161,6 +161,7 @@ static void hub_files_load(void **state)
     load("qwen2", "{\"sliding_window\": 32768, \"use_sliding_window\": false, \"max_window_layers\": 21}", NULL);
     layers_are("MM");
     load("mixtral", "{\"attention_bias\": false, \"norm_topk_prob\": true, \"_name_or_path\": \"x\"}", NULL);
+    load("mixtral", "{\"_attn_implementation_autoset\": true, \"tokenizer_class\": \"LlamaTokenizer\"}", NULL);
     load("olmoe", "{\"sliding_window\": null, \"decoder_sparse_step\": 1}", NULL);
 }
 
