@@ -15,21 +15,23 @@
 #define COT_CMD_PLAN (1U << 8)          /* coterie-plan solve */
 #define COT_CMD_PLAN_EVALUATE (1U << 9) /* coterie-plan evaluate */
 #define COT_CMD_PLAN_VERIFY (1U << 10)  /* coterie-plan verify */
-#define COT_RARE (1U << 31)             /* beside the commands */
+#define COT_CMD_CALIBRATE (1U << 12)
+#define COT_RARE (1U << 31) /* beside the commands */
 
 #define COT_CMD_ENGINE (COT_CMD_SERVE | COT_CMD_SCORE)
+#define COT_CMD_RANKS (COT_CMD_ENGINE | COT_CMD_CALIBRATE) /* what runs under mpirun */
 #define COT_CMD_PLANS (COT_CMD_PLAN | COT_CMD_PLAN_EVALUATE | COT_CMD_PLAN_VERIFY)
 #define COT_CMD_CLIENT (COT_CMD_GENERATE | COT_CMD_STATUS | COT_CMD_BENCH | COT_CMD_DRAIN)
 
 /* clang-format off */
 #define COT_SETTINGS_MAP(X) \
     X(LOG_LEVEL, "log-level", STRING, "info", "", ~0U, "error, warn, info or debug") \
-    X(DTYPE, "dtype", STRING, "auto", "", COT_CMD_ENGINE, "activations: auto, bfloat16 or float32") \
-    X(LOAD_FORMAT, "load-format", STRING, "auto", "", COT_CMD_ENGINE, "auto (the files) or dummy (made-up weights)") \
+    X(DTYPE, "dtype", STRING, "auto", "", COT_CMD_RANKS, "activations: auto, bfloat16 or float32") \
+    X(LOAD_FORMAT, "load-format", STRING, "auto", "", COT_CMD_RANKS, "auto (the files) or dummy (made-up weights)") \
     X(SEED, "seed", INT, "", "", COT_CMD_ENGINE | COT_CMD_GENERATE | COT_CMD_BENCH | COT_CMD_PLAN, "of dummy weights or a search (0); of sampling (random)") \
-    X(ISA, "isa", STRING, "auto", "", COT_CMD_ENGINE | COT_RARE, "auto, scalar, avx2, avx512 or avx512_bf16") \
-    X(BACKEND, "backend", STRING, "cpu", "", COT_CMD_ENGINE | COT_RARE, "cpu, or ref (slow, the tests' oracle)") \
-    X(THREADS, "threads", INT, "0", "", COT_CMD_ENGINE | COT_CMD_PLAN, "of a worker or a search; 0: its share of the cores") \
+    X(ISA, "isa", STRING, "auto", "", COT_CMD_RANKS | COT_RARE, "auto, scalar, avx2, avx512 or avx512_bf16") \
+    X(BACKEND, "backend", STRING, "cpu", "", COT_CMD_RANKS | COT_RARE, "cpu, or ref (slow, the tests' oracle)") \
+    X(THREADS, "threads", INT, "0", "", COT_CMD_RANKS | COT_CMD_PLAN, "of a worker or a search; 0: its share of the cores") \
     X(PLAN, "plan", STRING, "", "file", COT_CMD_ENGINE, "expert placement, or auto; default contiguous") \
     X(TRACE, "trace", STRING, "", "file", COT_CMD_ENGINE, "--plan auto: the routing to plan for") \
     X(CLUSTER, "cluster", STRING, "", "file", COT_CMD_ENGINE | COT_CMD_PLANS, "the machines; --plan auto: default this job's") \
@@ -41,8 +43,8 @@
     X(MAX_CONTEXT, "max-context", INT, "0", "tokens", COT_CMD_ENGINE, "prompt + output; 0: model's, at most 8192") \
     X(MAX_STEP_TOKENS, "max-step-tokens", INT, "256", "tokens", COT_CMD_ENGINE, "most rows of one step on a worker") \
     X(MAX_SEQUENCES, "max-sequences", INT, "64", "", COT_CMD_ENGINE, "most running requests on a worker") \
-    X(STEP_TIMEOUT, "step-timeout", INT, "60000", "ms", COT_CMD_ENGINE | COT_RARE, "deadline of a step and of each exchange") \
-    X(START_TIMEOUT, "start-timeout", INT, "600000", "ms", COT_CMD_ENGINE | COT_RARE, "deadline of loading the weights") \
+    X(STEP_TIMEOUT, "step-timeout", INT, "60000", "ms", COT_CMD_RANKS | COT_RARE, "deadline of a step, an exchange, a measurement") \
+    X(START_TIMEOUT, "start-timeout", INT, "600000", "ms", COT_CMD_RANKS | COT_RARE, "deadline of loading the weights") \
     X(LISTEN, "listen", STRING, "", "address", COT_CMD_SERVE, "unix:PATH or HOST:PORT") \
     X(CONNECT, "connect", STRING, "", "address", COT_CMD_CLIENT, "where the server listens (same default as its own)") \
     X(TOKEN_FILE, "token-file", STRING, "", "file", COT_CMD_SERVE | COT_CMD_CLIENT, "the access token (or the variable COTERIE_TOKEN)") \
@@ -56,7 +58,9 @@
     X(MAX_PROMPT, "max-prompt", BYTES, "4MiB", "bytes", COT_CMD_SERVE | COT_RARE, "longest prompt text") \
     X(DRAIN_TIMEOUT, "drain-timeout", INT, "60000", "ms", COT_CMD_SERVE | COT_RARE, "how long requests may run on once it drains") \
     X(IN, "in", STRING, "", "file", COT_CMD_SCORE | COT_CMD_TOKENIZE | COT_CMD_BENCH, "input lines (JSONL)") \
-    X(OUT, "out", STRING, "", "file", COT_CMD_SCORE | COT_CMD_TOKENIZE | COT_CMD_PLAN, "output lines (JSONL); the plan (*.plan.json)") \
+    X(OUT, "out", STRING, "", "file", COT_CMD_SCORE | COT_CMD_TOKENIZE | COT_CMD_PLAN | COT_CMD_CALIBRATE, "output lines (JSONL), plan or cluster") \
+    X(SLOTS, "slots", INT, "0", "", COT_CMD_CALIBRATE, "a worker's, in each MoE layer; 0: as contiguous") \
+    X(MEMORY, "memory", BYTES, "", "bytes", COT_CMD_CALIBRATE, "of a worker, for experts; default: its node's share") \
     X(LOGITS, "logits", STRING, "", "file", COT_CMD_SCORE, "write the logits of every line (safetensors)") \
     X(SPECIAL, "special", SWITCH, "false", "", COT_CMD_TOKENIZE, "add the post-processor's special tokens") \
     X(MAX_TOKENS, "max-tokens", INT, "256", "tokens", COT_CMD_GENERATE | COT_CMD_BENCH, "most tokens to generate") \

@@ -22,9 +22,10 @@ extern const uint32_t CLI_COMMAND_COUNT;
 void cli_print_help(void);
 void cli_print_command_help(const cli_command_t *command, bool all);
 
-/* serve and score: one rank of a job under mpirun. */
+/* serve, score and calibrate: one rank of a job under mpirun. */
 int cli_serve(int argc, char **argv);
 int cli_score(int argc, char **argv);
+int cli_calibrate(int argc, char **argv);
 /* plan: runs coterie-plan, a program of its own (GPL-3.0-or-later), with the same arguments. */
 int cli_plan(int argc, char **argv);
 

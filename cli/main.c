@@ -30,6 +30,11 @@ const cli_command_t CLI_COMMANDS[] = {
      "model it reads tokenizer.json alone.",
      model_tokenize_command, NULL},
     {"trace", COT_CMD_TRACE, "info FILE", "look at a routing trace", NULL, place_trace_command, NULL},
+    {"calibrate", COT_CMD_CALIBRATE, "MODEL_DIR --out FILE", "measure this machine for `coterie plan`",
+     "Run under mpirun, on the hosts and with the number of ranks that will serve.\n"
+     "Times the expert stage at several row counts, and the links within and between\n"
+     "nodes, one pair alone and all at once; writes a cluster file.",
+     NULL, cli_calibrate},
     {"plan", 0, "…", "plan expert placement from traces (coterie-plan)", NULL, NULL, cli_plan},
 };
 const uint32_t CLI_COMMAND_COUNT = sizeof(CLI_COMMANDS) / sizeof(*CLI_COMMANDS);

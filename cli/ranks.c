@@ -88,3 +88,8 @@ int cli_score(int argc, char **argv)
 {
     return run_job(COT_CMD_SCORE, "score", argc, argv);
 }
+
+int cli_calibrate(int argc, char **argv)
+{
+    return run_job(COT_CMD_CALIBRATE, "calibrate", argc, argv);
+}

@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "base/signals.h"
 #include "coordinator/auto_plan.h"
+#include "coordinator/calibrate.h"
 #include "coordinator/engine.h"
 #include "coordinator/fleet.h"
 #include "coordinator/score.h"
@@ -24,7 +25,7 @@
 typedef struct {
     comm_link_t *link;
     const cot_settings_t *settings;
-    bool serve;
+    bool serve, measure; /* neither: score */
     model_config_t config;
     const char *name; /* last part of the model's path */
     bool wide;        /* activations in float32 */
@@ -246,7 +247,8 @@ static cot_status_t start_workers(job_t *job)
     COT_TRY(coord_fleet_agree(&job->fleet, job->settings));
     COT_TRY(plan_placement(job));
     job->setup_sent = true;
-    COT_TRY(coord_fleet_send_setup(&job->fleet, job->settings, (const char *)job->plan_text.data, job->plan_text.size));
+    COT_TRY(coord_fleet_send_setup(&job->fleet, job->settings, &job->plan_text,
+                                   job->measure ? RPC_GO_MEASURE : RPC_GO_RUN));
     COT_TRY(await(job, RPC_START_READY, cot_settings_int(job->settings, COT_SET_START_TIMEOUT), "loading the weights"));
     return coord_fleet_fault(&job->fleet);
 }
@@ -295,7 +297,7 @@ static void end_workers(job_t *job)
 void coord_turn_away(comm_link_t *link)
 {
     cot_buffer_t message = {0};
-    cot_status_t status = rpc_setup_encode(&(rpc_setup_t){.go = 0, .settings = "", .plan = ""}, &message);
+    cot_status_t status = rpc_setup_encode(&(rpc_setup_t){.go = RPC_GO_LEAVE, .settings = "", .plan = ""}, &message);
     for (uint32_t rank = 1; rank < comm_ranks(link) && status == COT_OK; rank++)
         status = comm_send(link, rank, COMM_TAG_SETUP, message.data, message.size);
     if (status == COT_OK) status = comm_flush(link, cot_deadline_in_ms(5000));
@@ -438,10 +440,33 @@ static cot_status_t score(job_t *job)
                                                .report = stdout});
 }
 
+/* ---- measuring ---- */
+
+static cot_status_t calibrate(job_t *job)
+{
+    const char *path = cot_settings_string(job->settings, COT_SET_OUT);
+    if (path[0] == '\0') return cot_fail(COT_ERR_INVALID, "calibrate needs --out FILE.cluster.json");
+    COT_TRY(check_settings(job));
+    COT_TRY(model_config_load(cot_settings_argument(job->settings, 0), &job->config));
+    COT_TRY(check_range(job, COT_SET_SLOTS, "slots", 0, job->config.experts));
+    name_model(job);
+    COT_TRY(probe_output(path));
+    COT_TRY(coord_fleet_create(job->link, &job->fleet));
+    COT_TRY(start_workers(job));
+    return coord_calibrate(&(coord_calibrate_config_t){.fleet = &job->fleet,
+                                                       .settings = job->settings,
+                                                       .model = &job->config,
+                                                       .model_name = job->name,
+                                                       .dtype = job->wide ? "float32" : "bfloat16",
+                                                       .row_bytes = job->config.hidden * (job->wide ? 4 : 2),
+                                                       .report = stdout});
+}
+
 /* ---- the whole ---- */
 
 static cot_status_t work(job_t *job)
 {
+    if (job->measure) return calibrate(job);
     COT_TRY(read_inputs(job));
     COT_TRY(coord_fleet_create(job->link, &job->fleet));
     if (job->serve) COT_TRY(start_server(job));
@@ -456,7 +481,8 @@ static cot_status_t work(job_t *job)
 
 cot_status_t coord_main(comm_link_t *link, const cot_settings_t *settings, uint32_t command)
 {
-    job_t job = {.link = link, .settings = settings, .serve = command == COT_CMD_SERVE};
+    job_t job = {
+        .link = link, .settings = settings, .serve = command == COT_CMD_SERVE, .measure = command == COT_CMD_CALIBRATE};
     cot_status_t status = work(&job);
     /* What follows may fail too, but the first sentence is the one to print. */
     char sentence[1024];

@@ -1,4 +1,5 @@
-/* Rank 0: reads the settings, has the workers load the model, then serves requests or scores a file. */
+/* Rank 0: reads the settings, has the workers load the model, then serves requests or scores a file; or has them
+ * measure the machine. */
 #ifndef COORD_H
 #define COORD_H
 
@@ -6,7 +7,7 @@
 #include "base/status.h"
 #include "comm/comm.h"
 
-/* `command` is COT_CMD_SERVE or COT_CMD_SCORE. Returns when the work is done, or with the one sentence why not; the
+/* `command` is one of COT_CMD_RANKS. Returns when the work is done, or with the one sentence why not; the
  * workers have been told to end either way. */
 cot_status_t coord_main(comm_link_t *link, const cot_settings_t *settings, uint32_t command);
 

@@ -96,18 +96,18 @@ cot_status_t coord_fleet_agree(coord_fleet_t *fleet, const cot_settings_t *setti
     return COT_OK;
 }
 
-cot_status_t coord_fleet_send_setup(coord_fleet_t *fleet, const cot_settings_t *settings, const char *plan,
-                                    size_t plan_bytes)
+cot_status_t coord_fleet_send_setup(coord_fleet_t *fleet, const cot_settings_t *settings, const cot_buffer_t *plan,
+                                    rpc_go_t go)
 {
     cot_buffer_t packed = {0}, message = {0};
     cot_status_t status = cot_settings_pack(settings, &packed);
     if (status == COT_OK)
         status = rpc_setup_encode(&(rpc_setup_t){.settings = packed.data,
                                                  .settings_bytes = packed.size,
-                                                 .plan = plan,
-                                                 .plan_bytes = plan_bytes,
+                                                 .plan = (const char *)plan->data,
+                                                 .plan_bytes = plan->size,
                                                  .isa = fleet->isa,
-                                                 .go = 1},
+                                                 .go = go},
                                   &message);
     for (uint32_t w = 0; w < fleet->workers && status == COT_OK; w++)
         status = comm_send(fleet->link, w + 1, COMM_TAG_SETUP, message.data, message.size);

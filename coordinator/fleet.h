@@ -33,7 +33,7 @@ cot_status_t coord_fleet_fault(const coord_fleet_t *fleet);
 
 /* Agrees on --isa, or on the best that all have. */
 cot_status_t coord_fleet_agree(coord_fleet_t *fleet, const cot_settings_t *settings);
-cot_status_t coord_fleet_send_setup(coord_fleet_t *fleet, const cot_settings_t *settings, const char *plan,
-                                    size_t plan_bytes);
+cot_status_t coord_fleet_send_setup(coord_fleet_t *fleet, const cot_settings_t *settings, const cot_buffer_t *plan,
+                                    rpc_go_t go);
 
 #endif

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs `coterie serve` or `coterie score` under mpirun with the options it needs:
-#   deploy/run.sh [-n RANKS] [--hostfile FILE] [--program PATH] [--mpi "OPTIONS"] serve|score MODEL_DIR [flags]
+# Runs `coterie serve`, `coterie score` or `coterie calibrate` under mpirun with the options it needs:
+#   deploy/run.sh [-n RANKS] [--hostfile FILE] [--program PATH] [--mpi "OPTIONS"] serve|score|calibrate MODEL_DIR [flags]
 # RANKS counts the coordinator: 3 is one coordinator and two workers (the default). Ctrl-C and SIGTERM let requests
 # finish (`serve`) and end the job; a second one ends it at once.
 set -u

@@ -115,13 +115,16 @@ typedef struct {
 
 cot_status_t rpc_start_decode(const void *bytes, size_t count, rpc_start_t *start_out);
 
-/* Coordinator -> worker on the setup tag: what to load. */
+/* Coordinator -> worker on the setup tag: what to load and to do. LEAVE: start failed elsewhere. MEASURE: what
+ * proto/measure.h asks for. */
+typedef enum { RPC_GO_LEAVE, RPC_GO_RUN, RPC_GO_MEASURE } rpc_go_t;
+
 typedef struct {
     const void *settings; /* cot_settings_pack */
     const char *plan;     /* plan JSON, "" for contiguous */
     size_t settings_bytes, plan_bytes;
     uint32_t isa;
-    uint32_t go; /* 0: leave (start failed elsewhere) */
+    uint32_t go; /* rpc_go_t */
 } rpc_setup_t;
 
 cot_status_t rpc_setup_encode(const rpc_setup_t *setup, cot_buffer_t *out);

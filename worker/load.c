@@ -116,6 +116,15 @@ static const model_role_t EXPERT_ROLES[3] = {MODEL_EXPERT_GATE, MODEL_EXPERT_UP,
 static const model_role_t SHARED_ROLES[3] = {MODEL_SHARED_GATE, MODEL_SHARED_UP, MODEL_SHARED_DOWN};
 static const model_role_t DENSE_ROLES[3] = {MODEL_DENSE_GATE, MODEL_DENSE_UP, MODEL_DENSE_DOWN};
 
+static cot_status_t visit_experts(const worker_load_t *load, worker_layer_t *layer, uint32_t l, uint32_t moe_layer,
+                                  visit_t visit, void *user)
+{
+    uint32_t begin = load->plan->slot_begin[moe_layer * load->plan->ranks + load->worker];
+    for (uint32_t slot = 0; slot < layer->slots; slot++)
+        COT_TRY(visit_ffn(EXPERT_ROLES, l, load->plan->slot_expert[begin + slot], &layer->expert[slot], visit, user));
+    return COT_OK;
+}
+
 static cot_status_t visit_layer(const worker_load_t *load, worker_layer_t *layer, uint32_t l, uint32_t moe_layer,
                                 visit_t visit, void *user)
 {
@@ -123,9 +132,7 @@ static cot_status_t visit_layer(const worker_load_t *load, worker_layer_t *layer
     if (!layer->moe) return visit_ffn(DENSE_ROLES, l, 0, &layer->shared, visit, user);
 
     COT_TRY(visit(user, &(wanted_t){MODEL_ROUTER, l, 0, &layer->router, NULL}));
-    uint32_t begin = load->plan->slot_begin[moe_layer * load->plan->ranks + load->worker];
-    for (uint32_t slot = 0; slot < layer->slots; slot++)
-        COT_TRY(visit_ffn(EXPERT_ROLES, l, load->plan->slot_expert[begin + slot], &layer->expert[slot], visit, user));
+    COT_TRY(visit_experts(load, layer, l, moe_layer, visit, user));
     if (!layer->has_shared) return COT_OK;
     COT_TRY(visit_ffn(SHARED_ROLES, l, 0, &layer->shared, visit, user));
     if (!model_role_present(load->config, MODEL_SHARED_ROUTER, l)) return COT_OK;
@@ -309,6 +316,24 @@ cot_status_t worker_load(const worker_load_t *load, worker_weights_t **weights_o
         worker_weights_destroy(load->ops, load->kern, weights);
         return status;
     }
+    *weights_out = weights;
+    return COT_OK;
+}
+
+cot_status_t worker_load_first_experts(const worker_load_t *load, uint32_t *layer_out, worker_weights_t **weights_out)
+{
+    worker_weights_t *weights = NULL;
+    uint32_t layer = 0;
+    while (layer < load->config->layers && !load->config->layer[layer].moe) layer++;
+    if (layer == load->config->layers) return cot_fail(COT_ERR_INVALID, "the model has no MoE layer");
+    COT_TRY(frame_create(load, &weights));
+    loading_t loading = {.load = load, .weights = weights};
+    cot_status_t status = visit_experts(load, &weights->layer[layer], layer, 0, load_one, &loading);
+    if (status != COT_OK) {
+        worker_weights_destroy(load->ops, load->kern, weights);
+        return status;
+    }
+    *layer_out = layer;
     *weights_out = weights;
     return COT_OK;
 }

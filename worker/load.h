@@ -47,6 +47,8 @@ typedef struct {
 cot_status_t worker_load_measure(const worker_load_t *load, kern_dtype_t act, uint64_t *private_bytes_out,
                                  uint64_t *mapped_bytes_out);
 cot_status_t worker_load(const worker_load_t *load, worker_weights_t **weights_out);
+/* Only the experts that this worker holds in the model's first MoE layer, for measuring. */
+cot_status_t worker_load_first_experts(const worker_load_t *load, uint32_t *layer_out, worker_weights_t **weights_out);
 void worker_weights_destroy(const kern_ops_t *ops, kern_t *kern, worker_weights_t *weights);
 
 #endif

@@ -7,7 +7,9 @@
 #include "kernels/kern.h"
 #include "proto/step.h"
 #include "worker/ep.h"
+#include "worker/kernels.h"
 #include "worker/memory.h"
+#include "worker/meter.h"
 #include "worker/model.h"
 #include "worker/step.h"
 
@@ -29,13 +31,6 @@ typedef struct {
 } worker_t;
 
 /* ---- what rank 0 hears while we start ---- */
-
-static uint32_t workers_on_this_node(const comm_link_t *link)
-{
-    uint32_t here = comm_node(link, comm_rank(link)), count = 0;
-    for (uint32_t rank = 1; rank < comm_ranks(link); rank++) count += comm_node(link, rank) == here;
-    return count;
-}
 
 static rpc_start_t start_message(const worker_t *worker, rpc_start_kind_t kind)
 {
@@ -59,7 +54,7 @@ static cot_status_t say_hello(worker_t *worker)
 {
     rpc_start_t hello = start_message(worker, RPC_START_HELLO);
     hello.isa = kern_isa_best();
-    hello.threads = cot_usable_cores(workers_on_this_node(worker->link));
+    hello.threads = cot_usable_cores(worker_node_workers(worker->link));
     return say(worker, &hello);
 }
 
@@ -82,10 +77,8 @@ static cot_status_t say_ready(worker_t *worker, cot_status_t status)
     ready.status = (uint32_t)-status;
     ready.threads = worker->threads;
     ready.progress = 1;
-    if (status != COT_OK) {
-        snprintf(ready.text, sizeof(ready.text), "%s", cot_error_text());
-        return say(worker, &ready);
-    }
+    if (status != COT_OK) snprintf(ready.text, sizeof(ready.text), "%s", cot_error_text());
+    if (status != COT_OK || worker->model.weights == NULL) return say(worker, &ready); /* measuring needs no more */
     ready.weight_bytes = worker->model.weights->copied_bytes;
     ready.mapped_bytes = model_weights_bytes(worker->files);
     ready.kv_bytes = worker->need.kv;
@@ -112,22 +105,13 @@ static cot_status_t read_plan(worker_t *worker, const rpc_setup_t *setup)
                                                                .config_sha256 = config->sha256});
 }
 
-/* The type that activations are rounded to: --dtype, or the checkpoint's own (float16 computes in float32). */
-static kern_dtype_t activation_type(const cot_settings_t *settings, const model_config_t *config)
-{
-    const char *dtype = cot_settings_string(settings, COT_SET_DTYPE);
-    if (strcmp(dtype, "float32") == 0) return KERN_F32;
-    if (strcmp(dtype, "bfloat16") == 0) return KERN_BF16;
-    return config->dtype == COT_DTYPE_BF16 ? KERN_BF16 : KERN_F32;
-}
-
 static cot_status_t open_model(worker_t *worker, const rpc_setup_t *setup)
 {
     const cot_settings_t *settings = worker->settings;
     const char *directory = cot_settings_argument(settings, 0);
     worker_model_t *model = &worker->model;
     COT_TRY(model_config_load(directory, &model->config));
-    model->act = activation_type(settings, &model->config);
+    model->act = worker_activation_type(settings, &model->config);
     model->worker = comm_rank(worker->link) - 1;
     model->workers = comm_ranks(worker->link) - 1;
     COT_TRY(read_plan(worker, setup));
@@ -158,51 +142,11 @@ static cot_status_t set_limits(worker_t *worker)
     return COT_OK;
 }
 
-static kern_qk_norm_t kernel_qk_norm(model_qk_norm_t norm)
-{
-    switch (norm) {
-    case MODEL_QK_NORM_HEAD: return KERN_QK_NORM_HEAD;
-    case MODEL_QK_NORM_FULL: return KERN_QK_NORM_FULL;
-    default: return KERN_QK_NORM_NONE;
-    }
-}
-
-static uint32_t widest(const model_config_t *config)
-{
-    uint32_t width = config->expert_width;
-    if (config->dense_width > width) width = config->dense_width;
-    return config->shared_width > width ? config->shared_width : width;
-}
-
 static cot_status_t start_kernels(worker_t *worker, const rpc_setup_t *setup)
 {
-    const model_config_t *config = &worker->model.config;
-    worker_model_t *model = &worker->model;
-    int64_t threads = cot_settings_int(worker->settings, COT_SET_THREADS);
-    worker->threads = threads > 0 ? (uint32_t)threads : cot_usable_cores(workers_on_this_node(worker->link));
-    COT_TRY(cot_pool_create(worker->threads, &worker->pool));
-    model->ops = strcmp(cot_settings_string(worker->settings, COT_SET_BACKEND), "ref") == 0 ? &kern_ref : &kern_cpu;
-    return model->ops->create(&(kern_config_t){.act = model->act,
-                                               .isa = (kern_isa_t)setup->isa,
-                                               .pool = worker->pool,
-                                               .hidden = config->hidden,
-                                               .heads = config->heads,
-                                               .kv_heads = config->kv_heads,
-                                               .head_dim = config->head_dim,
-                                               .vocab = config->vocab,
-                                               .experts = config->experts,
-                                               .top_k = config->top_k,
-                                               .max_width = widest(config),
-                                               .max_rows = model->max_rows,
-                                               .max_assignments = model->max_assignments,
-                                               .max_context = model->max_context,
-                                               .norm_eps = config->norm_eps,
-                                               .clip_qkv = config->clip_qkv,
-                                               .norm_topk = config->norm_topk,
-                                               .qk_norm = kernel_qk_norm(config->qk_norm),
-                                               .inv_freq = config->inv_freq,
-                                               .rope_factor = config->rope_factor},
-                              &model->kern);
+    COT_TRY(worker_kernels_start(worker->link, worker->settings, setup->isa, &worker->model, &worker->pool));
+    worker->threads = cot_pool_threads(worker->pool);
+    return COT_OK;
 }
 
 static cot_status_t start_steps(worker_t *worker)
@@ -229,7 +173,7 @@ static cot_status_t check_memory(worker_t *worker, const worker_load_t *load)
         return cot_fail(COT_ERR_INVALID, "--kv-memory holds no KV block: one takes %zu bytes over %u layers",
                         block_bytes, model->config.layers);
     need->buffers = cot_memory_live_bytes(); /* all that was taken so far are buffers */
-    need->node_workers = workers_on_this_node(worker->link);
+    need->node_workers = worker_node_workers(worker->link);
     need->mapped_shared = strcmp(cot_settings_string(worker->settings, COT_SET_LOAD_FORMAT), "dummy") != 0;
     COT_TRY(worker_load_measure(load, model->act, &need->private_weights, &need->mapped_weights));
     return worker_memory_check(need, worker_node_memory());
@@ -357,13 +301,25 @@ static cot_status_t await_setup(worker_t *worker, rpc_setup_t *setup_out)
     return rpc_setup_decode(message.bytes, message.count, setup_out);
 }
 
+/* `coterie calibrate`. */
+static cot_status_t measure(worker_t *worker, const rpc_setup_t *setup)
+{
+    worker_meter_t *meter = NULL;
+    cot_status_t status = worker_meter_create(worker->link, setup, &meter);
+    cot_status_t said = say_ready(worker, status);
+    if (said == COT_OK) said = worker_meter_run(worker->link, meter);
+    worker_meter_destroy(meter);
+    return status != COT_OK ? status : said;
+}
+
 cot_status_t worker_main(comm_link_t *link)
 {
     worker_t worker = {.link = link};
     rpc_setup_t setup;
     COT_TRY(say_hello(&worker));
     COT_TRY(await_setup(&worker, &setup));
-    if (!setup.go) return COT_OK; /* rank 0 has said why */
+    if (setup.go == RPC_GO_LEAVE) return COT_OK; /* rank 0 has said why */
+    if (setup.go == RPC_GO_MEASURE) return measure(&worker, &setup);
 
     cot_status_t status = start(&worker, &setup);
     cot_status_t said = say_ready(&worker, status);

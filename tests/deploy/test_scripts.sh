@@ -26,7 +26,7 @@ refused() {
 refused 2 "needs a number of ranks" ./deploy/run.sh -n x serve model
 refused 2 "say what to run" ./deploy/run.sh -n 3
 refused 4 "run deploy/build.sh first" ./deploy/run.sh --program "$work/absent" serve model
-refused 0 "Runs \`coterie serve\`" ./deploy/run.sh --help
+refused 0 "Runs \`coterie serve\`," ./deploy/run.sh --help
 refused 2 "say for how many seconds" ./tests/fuzz/run.sh
 refused 0 "" ./deploy/install.sh /dev/null
 

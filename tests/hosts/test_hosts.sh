@@ -40,6 +40,18 @@ done
 bytes=$(cat "$work/bytes")
 check "rows cross the link: $bytes bytes did" test "$bytes" -gt 100000
 
+# The figure of KEY in the tier cross_node of a cluster file.
+cross_node() {
+    sed -n "s/.*\"cross_node\": {.*\"$1\": \([0-9.e+-]*\).*/\1/p" "$work/two.cluster.json"
+}
+between() { awk -v x="$1" -v least="$2" -v most="$3" 'BEGIN { exit !(x >= least && x <= most) }'; }
+check "two hosts are measured" timeout 100 "$here/hosts.sh" -n 2 -w 2 --rate 100mbit "$source/deploy/run.sh" \
+    --program "$program" -n 5 calibrate "$source/tests/fixtures/models/qwen3" --out "$work/two.cluster.json" >"$work/report"
+check "node 1 has two ranks" grep -q '"count": [12], "node": 1' "$work/two.cluster.json"
+rate=$(cross_node gigabytes_per_s)
+# 12.5 MB/s out of each host, which two ranks share.
+check "the link's rate: $rate GB/s" between "$rate" 0.003 0.0125
+
 slept=$((100000 + $$))
 slept_away() {
     for _ in $(seq 100); do
@@ -63,4 +75,4 @@ check "nothing outlives the script" slept_away
 check "the command's exit status" test $? = 5
 "$here/hosts.sh" --rate fast true 2>/dev/null
 check "a wrong rate" test $? = 2
-echo "two hosts, $bytes bytes between them: the same bits as one"
+echo "two hosts, $bytes bytes between them: the same bits as one; $rate GB/s for each of two ranks at 100 Mbit/s"
