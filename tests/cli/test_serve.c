@@ -2,6 +2,7 @@
 #include "tests/cli/job.h"
 
 #include <signal.h>
+#include <stdlib.h>
 
 #define DEMO "$SOURCE/demo/model"
 #define SERVE "exec $RUN -n %u serve " DEMO " --listen unix:$DIR/s.sock --pid-file $DIR/pid %s"
@@ -66,20 +67,27 @@ static void assert_same_answers(const char *stem, const char *other)
             0);
 }
 
-/* The demo model's experts, scattered over three workers, every second one twice. */
-static void write_plan(void)
+/* Contiguous from the last worker to the first; or scattered, every second expert on two workers. */
+static bool holds(bool reversed, int layer, int expert, int rank, int ranks)
 {
-    FILE *file = fopen(job_path("p.plan.json"), "w");
+    int first = (expert * 7 + layer) % ranks;
+    if (reversed) return rank == ranks - 1 - expert * ranks / 32;
+    return rank == first || (expert % 2 != 0 && rank == (first + 1) % ranks);
+}
+
+/* A plan for the demo model's 8 layers of 32 experts. */
+static void write_plan(const char *name, bool reversed, int ranks)
+{
+    FILE *file = fopen(job_path(name), "w");
     assert_non_null(file);
-    fprintf(file, "{\"format\": \"coterie.plan/1\", \"ranks\": 3, \"layers\": [");
+    fprintf(file, "{\"format\": \"coterie.plan/1\", \"ranks\": %d, \"layers\": [", ranks);
     for (int layer = 0; layer < 8; layer++) {
         fprintf(file, "%s{\"layer\": %d, \"ranks\": [", layer > 0 ? ", " : "", layer);
-        for (int rank = 0; rank < 3; rank++) {
+        for (int rank = 0; rank < ranks; rank++) {
             const char *comma = "";
             fprintf(file, rank > 0 ? ", [" : "[");
             for (int expert = 31; expert >= 0; expert--) {
-                int first = (expert * 7 + layer) % 3;
-                if (rank != first && (expert % 2 == 0 || rank != (first + 1) % 3)) continue;
+                if (!holds(reversed, layer, expert, rank, ranks)) continue;
                 fprintf(file, "%s%d", comma, expert);
                 comma = ", ";
             }
@@ -98,15 +106,58 @@ static void text_depends_on_nothing_else(void **state)
     generate_alone("alone");
     drain(server);
     static const char *const FLAGS[] = {"", "--kv-memory 450K --max-step-tokens 16",
-                                        "--max-sequences 2 --plan $DIR/p.plan.json"};
-    write_plan();
-    for (uint32_t workers = 1; workers <= 3; workers++) {
+                                        "--max-sequences 2 --plan $DIR/scattered.plan.json",
+                                        "--plan $DIR/reversed.plan.json"};
+    write_plan("scattered.plan.json", false, 3);
+    write_plan("reversed.plan.json", true, 4);
+    for (uint32_t workers = 1; workers <= 4; workers++) {
         print_message("%u workers %s\n", workers, FLAGS[workers - 1]);
         server = serve(workers, FLAGS[workers - 1]);
         generate_together("busy");
         assert_same_answers("alone", "busy");
+        if (strstr(FLAGS[workers - 1], "--kv-memory") != NULL) /* so little of it that requests were put back */
+            assert_int_equal(job_run("$PROGRAM status --json --connect unix:$DIR/s.sock > $DIR/status && "
+                                     "grep -q '\"preemptions\": [1-9]' $DIR/status"),
+                             0);
         drain(server);
     }
+}
+
+/* Processor time of every rank so far, one a line. */
+static void note_times(const char *name)
+{
+    assert_int_equal(job_run("for p in $(pgrep -f \"^$PROGRAM serve .*$DIR/s.sock\"); do "
+                             "awk '{print $1, $14 + $15}' /proc/$p/stat; done > $DIR/%s",
+                             name),
+                     0);
+}
+
+/* Under 2 % of a core for each rank; sanitizers cost more. */
+static void an_idle_job_sleeps(void **state)
+{
+    (void)state;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    enum { SECONDS = 5, PERCENT = 8 };
+#else
+    enum { SECONDS = 5, PERCENT = 2 };
+#endif
+    pid_t server = serve(2, "");
+    sleep(2);
+    note_times("before");
+    sleep(SECONDS);
+    note_times("after");
+    char *before = job_read("before", NULL), *after = job_read("after", NULL), *from = before, *to = after;
+    for (int rank = 0; rank < 3; rank++) {
+        long pid = strtol(from, &from, 10), began = strtol(from, &from, 10);
+        assert_true(pid > 0 && pid == strtol(to, &to, 10));
+        long ticks = strtol(to, &to, 10) - began, most = SECONDS * sysconf(_SC_CLK_TCK) * PERCENT / 100;
+        print_message("process %ld: %ld ticks in %d s, at most %ld\n", pid, ticks, SECONDS, most);
+        assert_true(ticks <= most);
+    }
+    assert_string_equal(from, "\n");
+    cot_free(before);
+    cot_free(after);
+    drain(server);
 }
 
 static void sigterm_to_rank_0_drains(void **state)
@@ -168,9 +219,10 @@ static void bad_requests_cost_only_themselves(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(text_depends_on_nothing_else), cmocka_unit_test(sigterm_to_rank_0_drains),
-        cmocka_unit_test(ctrl_c_on_the_launch_script),  cmocka_unit_test(a_killed_client_frees_its_request),
-        cmocka_unit_test(a_port_in_use_is_refused),     cmocka_unit_test(bad_requests_cost_only_themselves),
+        cmocka_unit_test(text_depends_on_nothing_else),      cmocka_unit_test(an_idle_job_sleeps),
+        cmocka_unit_test(sigterm_to_rank_0_drains),          cmocka_unit_test(ctrl_c_on_the_launch_script),
+        cmocka_unit_test(a_killed_client_frees_its_request), cmocka_unit_test(a_port_in_use_is_refused),
+        cmocka_unit_test(bad_requests_cost_only_themselves),
     };
     return cmocka_run_group_tests(tests, job_setup, job_teardown);
 }
