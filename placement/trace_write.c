@@ -18,6 +18,11 @@ static const struct {
     [PLACE_COLUMN_PHASE] = {"phase", COT_DTYPE_U8, 1},
 };
 
+const char *place_trace_column_name(place_column_t column)
+{
+    return COLUMNS[column].name;
+}
+
 static cot_status_t write_layers(cot_safetensors_writer_t *writer, const place_trace_info_t *info)
 {
     cot_buffer_t text = {0};

@@ -23,6 +23,8 @@ typedef struct {
     int32_t request_offset;            /* added to every request number */
 } place_rows_t;
 
+const char *place_trace_column_name(place_column_t column);
+
 /* The metadata that every trace states; `tokens` is stated where it is not 0. */
 cot_status_t place_trace_write_metadata(cot_safetensors_writer_t *writer, const place_trace_info_t *info,
                                         place_trace_kind_t kind, uint64_t tokens);
