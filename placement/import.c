@@ -107,8 +107,13 @@ void place_draft_destroy(place_draft_t *draft)
 
 cot_status_t place_draft_save(const place_draft_t *draft, const char *path)
 {
-    const place_trace_info_t info = {
-        draft->model, draft->config_sha256, draft->experts, draft->top_k, draft->layers, draft->layer_index, 0};
+    const place_trace_info_t info = {.model = draft->model,
+                                     .config_sha256 = draft->config_sha256,
+                                     .experts = draft->experts,
+                                     .top_k = draft->top_k,
+                                     .layers = draft->layers,
+                                     .layer_index = draft->layer_index,
+                                     .row_bytes = draft->row_bytes};
     place_rows_t rows = {.rows = draft->rows};
     for (int column = 0; column < PLACE_COLUMNS; column++)
         rows.column[column] = draft->column[column].size > 0 ? draft->column[column].data : NULL;

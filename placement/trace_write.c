@@ -53,6 +53,11 @@ cot_status_t place_trace_write_metadata(cot_safetensors_writer_t *writer, const 
     COT_TRY(write_number(writer, "experts", info->experts));
     COT_TRY(write_number(writer, "top_k", info->top_k));
     COT_TRY(write_number(writer, "row_bytes", info->row_bytes));
+    if (info->expert_ns_per_row > 0) {
+        char text[32];
+        snprintf(text, sizeof(text), "%.17g", info->expert_ns_per_row);
+        COT_TRY(cot_safetensors_writer_metadata(writer, "expert_ns_per_row", text));
+    }
     return tokens != 0 ? write_number(writer, "tokens", tokens) : COT_OK;
 }
 
