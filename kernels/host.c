@@ -71,12 +71,14 @@ cot_status_t kern_sort(kern_t *kern, const kern_sort_args_t *args)
     uint32_t *begin = args->slot_begin;
     memset(begin, 0, ((size_t)args->slots + 1) * sizeof(*begin));
     for (uint32_t a = 0; a < args->assignments; a++) {
+        if (args->slot[a] == KERN_NO_EXPERT) continue;
         assert(args->slot[a] >= 0 && (uint32_t)args->slot[a] < args->slots);
         begin[args->slot[a] + 1]++;
     }
     for (uint32_t slot = 0; slot < args->slots; slot++) begin[slot + 1] += begin[slot];
     /* Filling moves each begin to the slot's end, which is the next slot's begin: shift back afterwards. */
-    for (uint32_t a = 0; a < args->assignments; a++) args->order[begin[args->slot[a]]++] = a;
+    for (uint32_t a = 0; a < args->assignments; a++)
+        if (args->slot[a] != KERN_NO_EXPERT) args->order[begin[args->slot[a]]++] = a;
     for (uint32_t slot = args->slots; slot > 0; slot--) begin[slot] = begin[slot - 1];
     begin[0] = 0;
     return COT_OK;

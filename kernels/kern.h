@@ -18,9 +18,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define KERN_KV_BLOCK 16    /* tokens of a KV block */
-#define KERN_ATTN_KEYS 64   /* keys of one softmax block, aligned to absolute position 0 */
-#define KERN_NO_EXPERT (-1) /* expert id of a padded assignment */
+#define KERN_KV_BLOCK 16       /* tokens of a KV block */
+#define KERN_ATTN_KEYS 64      /* keys of one softmax block, aligned to absolute position 0 */
+#define KERN_NO_EXPERT (-1)    /* expert id, or slot, of a padded assignment: it touches no weight */
+#define KERN_NO_RUN UINT32_MAX /* run of a padded row */
+/* K segments of the O projection: the halves of its inputs. cuda adds x + P0 + P1 in this order, each P taken in K
+ * order from zero (the host backends sum each in their own one order). */
+#define KERN_O_SEGMENTS 2
 #define KERN_MAX_HEAD_DIM 512
 
 typedef enum { KERN_BF16, KERN_F32 } kern_dtype_t;
@@ -46,11 +50,13 @@ kern_isa_t kern_isa_best(void);
 
 typedef enum { KERN_QK_NORM_NONE, KERN_QK_NORM_HEAD, KERN_QK_NORM_FULL } kern_qk_norm_t;
 
-/* What all layers share. Copied by create, but for `pool`, which is borrowed. */
+/* What all layers share. Copied by create, but for `pool` and `stream`, which are borrowed. */
 typedef struct {
     kern_dtype_t act;
     kern_isa_t isa;   /* cpu backend only */
     cot_pool_t *pool; /* NULL: the calling thread alone */
+    void *stream; /* cuda backend only: the cudaStream_t that stages are launched on, borrowed; NULL: the default one */
+    int device;   /* cuda backend only: CUDA's number of the device */
     uint32_t hidden, heads, kv_heads, head_dim, vocab;
     uint32_t experts, top_k;
     uint32_t max_width;       /* widest inner dimension of any expert, shared expert or dense layer */
@@ -88,6 +94,9 @@ typedef struct {
     kern_matrix_t gate, up, down; /* [I, H] [I, H] [H, I] */
 } kern_ffn_weights_t;
 
+/* All experts of a layer that live on one device, stacked in slot order; cuda backend only (kernels/cuda/cuda.h). */
+typedef struct kern_bank kern_bank_t;
+
 /* Keys and values of one layer: blocks of KERN_KV_BLOCK tokens; the layout inside is the backend's. */
 typedef struct {
     void *data;
@@ -100,6 +109,12 @@ typedef struct {
     uint32_t row, rows, position;
     const uint32_t *blocks;
 } kern_run_t;
+
+/* The cuda backend. Every pointer in the arguments of a stage, and in an array that they point to (kern_run_t and its
+ * blocks), is memory of the device (ops->alloc); structs that are passed by pointer themselves (weights, kern_kv_t) are
+ * the host's. Counts in the arguments are capacities that the host knows, such as a padded batch: padded rows have
+ * KERN_NO_RUN, their assignments KERN_NO_EXPERT. Stages are launched on config.stream, in order; they never wait for
+ * the device, take no memory, and can be captured into a graph. Activations are bf16. */
 
 typedef struct kern kern_t; /* a backend's instance: owns scratch. One thread at a time. */
 
@@ -115,9 +130,13 @@ typedef struct {
 typedef struct {
     const kern_attn_weights_t *weights;
     uint32_t rows, runs;
-    const kern_run_t *run; /* [runs], cover all rows */
-    const float *x;        /* [T, H] */
-    void *q;               /* out act [T, heads, D] */
+    const kern_run_t *run; /* [runs], cover all rows but padded ones */
+    /* cuda backend only: the run of each row [T], KERN_NO_RUN for padding; and bounds of what the runs hold. */
+    const uint32_t *row_run;
+    uint32_t max_run_rows, max_position;
+    const float *x;     /* [T, H] */
+    const void *normed; /* act [T, H]: rms_norm(x) * input_norm where it was made already (combine); NULL: made here */
+    void *q;            /* out act [T, heads, D] */
     kern_kv_t *kv;
 } kern_attn_in_args_t;
 
@@ -128,6 +147,8 @@ typedef struct {
     const kern_attn_weights_t *weights;
     uint32_t rows, runs;
     const kern_run_t *run;
+    const uint32_t *row_run; /* as in kern_attn_in_args_t */
+    uint32_t max_run_rows, max_position;
     const void *q; /* act [T, heads, D] */
     const kern_kv_t *kv;
     void *out; /* out act [T, heads, D] */
@@ -147,28 +168,35 @@ typedef struct {
 typedef struct {
     const kern_matrix_t *gate; /* [E, H] */
     uint32_t rows;
-    const void *normed; /* act [T, H] */
-    int32_t *expert;    /* out [T, K] */
-    float *weight;      /* out [T, K] */
+    const uint32_t *row_run; /* cuda backend: [T], rows with KERN_NO_RUN get KERN_NO_EXPERT, weight 0; NULL: none has */
+    const void *normed;      /* act [T, H] */
+    int32_t *expert;         /* out [T, K] */
+    float *weight;           /* out [T, K] */
 } kern_route_args_t;
 
-/* Stable counting sort of assignments by local slot. */
+/* Stable counting sort of assignments by local slot. Padded ones (KERN_NO_EXPERT) are left out: slot_begin[slots] is
+ * the number of the others, and `order` is not written from there on. */
 typedef struct {
     uint32_t assignments, slots;
-    const int32_t *slot;  /* [assignments] in [0, slots) */
+    const int32_t *slot;  /* [assignments] in [0, slots), or KERN_NO_EXPERT */
     uint32_t *order;      /* out [assignments]: assignment indices in slot order */
     uint32_t *slot_begin; /* out [slots + 1]: range of `order` of each slot */
 } kern_sort_args_t;
 
-/* y[a] = expert(slot of a)(x[row[a]]) for every assignment a. */
+/* y[a] = expert(slot of a)(x[row[a]]) for every assignment a that `order` lists; other rows of y stay. */
 typedef struct {
-    const kern_ffn_weights_t *expert; /* [slots] */
+    const kern_ffn_weights_t *expert; /* [slots]; NULL with a bank */
+    const kern_bank_t *bank;          /* cuda backend: instead of `expert` */
     uint32_t slots, assignments;
     const void *x;              /* act [*, H] */
     const uint32_t *row;        /* [assignments] row of x */
     const uint32_t *order;      /* from sort */
     const uint32_t *slot_begin; /* from sort */
     void *y;                    /* out act [assignments, H], by assignment */
+    /* cuda backend: where the outputs of assignment a go instead of `y`: row a % per_base of y_base[a / per_base];
+     * memory of this device or of a peer. NULL: `y`. */
+    void *const *y_base;
+    uint32_t per_base;
 } kern_experts_args_t;
 
 /* A dense layer, or a shared expert: y = ffn(normed); scale[t] = sigmoid(normed[t] · gate) where there is a gate. */
@@ -181,14 +209,17 @@ typedef struct {
     float *scale;       /* out [T]; 1 without a gate */
 } kern_mlp_args_t;
 
-/* x[t] += ( sum over k in order of weight[t,k] * y[t,k] ) + scale[t] * shared[t], in fp32. */
+/* x[t] += ( sum over k in order of weight[t,k] * y[t,k] ) + scale[t] * shared[t], in fp32; then, where asked for,
+ * next_normed = rms_norm(x) * next_norm: the input of the next layer, or of the head. */
 typedef struct {
-    uint32_t rows, top_k; /* top_k 0: a dense layer */
-    const float *weight;  /* [T, K] */
-    const void *y;        /* act [T, K, H] */
-    const void *shared;   /* act [T, H] or NULL */
-    const float *scale;   /* [T] with `shared` */
-    float *x;             /* in, out [T, H] */
+    uint32_t rows, top_k;   /* top_k 0: a dense layer */
+    const float *weight;    /* [T, K] */
+    const void *y;          /* act [T, K, H] */
+    const void *shared;     /* act [T, H] or NULL */
+    const float *scale;     /* [T] with `shared` */
+    float *x;               /* in, out [T, H] */
+    const float *next_norm; /* [H]; NULL: not wanted */
+    void *next_normed;      /* out act [T, H] */
 } kern_combine_args_t;
 
 /* logits[i] = lm_head · (rms_norm(x[row[i]]) * norm). */

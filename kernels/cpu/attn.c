@@ -137,7 +137,10 @@ cot_status_t kern_cpu_attn_in(kern_t *kern, const kern_attn_in_args_t *args)
     attn_in_t in = {.kern = kern, .args = args};
     assert(q_width == (size_t)kern->config.heads * kern->config.head_dim);
     kern_list_runs(kern, args->run, args->runs, args->rows);
-    kern_spread(kern, args->rows, 8ULL * kern->config.hidden, norm_part, &in);
+    if (args->normed == NULL)
+        kern_spread(kern, args->rows, 8ULL * kern->config.hidden, norm_part, &in);
+    else
+        kern_pack_rows(kern, args->normed, args->rows, kern->config.hidden);
     const kern_job_t common = {
         .x = kern->packed, .x_stride = kern->packed_stride, .rows = args->rows, .out_stride = stride};
     kern_job_t jobs[3] = {common, common, common};

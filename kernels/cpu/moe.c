@@ -187,7 +187,7 @@ static void run_ffn(ffn_t *job)
 cot_status_t kern_cpu_experts(kern_t *kern, const kern_experts_args_t *args)
 {
     assert(args->assignments <= kern->config.max_assignments && args->slots <= kern->config.experts);
-    assert(args->slots == 0 || args->slot_begin[args->slots] == args->assignments);
+    assert(args->slots == 0 || args->slot_begin[args->slots] <= args->assignments);
     if (args->slots == 0) return COT_OK;
     ffn_t job = {.kern = kern,
                  .ffn = args->expert,
@@ -252,6 +252,9 @@ static void combine_part(void *argument, uint32_t row)
             prims->add_scaled(args->scale[row], (const char *)args->shared + row * row_bytes + offset, act, count, sum);
         for (uint32_t c = 0; c < count; c++) x[c] += sum[c];
     }
+    if (args->next_norm != NULL)
+        kern_norm(combine->kern, args->x + (size_t)row * hidden, args->next_norm, kern_act_form(combine->kern),
+                  (char *)args->next_normed + row * row_bytes);
 }
 
 cot_status_t kern_cpu_combine(kern_t *kern, const kern_combine_args_t *args)

@@ -58,7 +58,10 @@ static void attn_in_row(kern_t *kern, const kern_attn_in_args_t *args, const ker
     const kern_attn_weights_t *weights = args->weights;
     const uint32_t position = run->position + row - run->row, head_dim = config->head_dim;
     double *q = kern->sum, *k = q + config->heads * head_dim, *v = k + config->kv_heads * head_dim;
-    kern_ref_norm(kern, args->x + (size_t)row * config->hidden, weights->input_norm, kern->row);
+    if (args->normed == NULL)
+        kern_ref_norm(kern, args->x + (size_t)row * config->hidden, weights->input_norm, kern->row);
+    for (uint32_t i = 0; args->normed != NULL && i < config->hidden; i++)
+        kern->row[i] = (float)kern_ref_get(kern, args->normed, (size_t)row * config->hidden + i);
     kern_ref_product(&weights->q, kern->row, q);
     kern_ref_product(&weights->k, kern->row, k);
     kern_ref_product(&weights->v, kern->row, v);

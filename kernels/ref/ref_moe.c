@@ -66,7 +66,7 @@ cot_status_t kern_ref_mlp(kern_t *kern, const kern_mlp_args_t *args)
 cot_status_t kern_ref_combine(kern_t *kern, const kern_combine_args_t *args)
 {
     const uint32_t hidden = kern->config.hidden;
-    for (uint32_t t = 0; t < args->rows; t++)
+    for (uint32_t t = 0; t < args->rows; t++) {
         for (uint32_t i = 0; i < hidden; i++) {
             double sum = 0;
             for (uint32_t k = 0; k < args->top_k; k++) {
@@ -76,5 +76,10 @@ cot_status_t kern_ref_combine(kern_t *kern, const kern_combine_args_t *args)
             if (args->shared != NULL) sum += args->scale[t] * kern_ref_get(kern, args->shared, (size_t)t * hidden + i);
             args->x[(size_t)t * hidden + i] = (float)(args->x[(size_t)t * hidden + i] + sum);
         }
+        if (args->next_norm == NULL) continue;
+        kern_ref_norm(kern, args->x + (size_t)t * hidden, args->next_norm, kern->row);
+        for (uint32_t i = 0; i < hidden; i++)
+            kern_ref_put(kern, args->next_normed, (size_t)t * hidden + i, kern->row[i]);
+    }
     return COT_OK;
 }

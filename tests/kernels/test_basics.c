@@ -150,6 +150,17 @@ static void sorting(void **state)
     assert_ok(kern_sort(NULL, &args));
     assert_memory_equal(order, want_order, sizeof(order));
     assert_memory_equal(begin, want_begin, sizeof(begin));
+    /* Padding is left out, wherever it stands; the rest of `order` is not written. */
+    const int32_t padded[8] = {-1, 4, 0, -1, 4, 0, 1, -1};
+    const uint32_t want_padded[8] = {2, 5, 6, 1, 4, 77, 77, 77}, want_padded_begin[6] = {0, 2, 3, 3, 3, 5};
+    for (int i = 0; i < 8; i++) order[i] = 77;
+    args.slot = padded;
+    assert_ok(kern_sort(NULL, &args));
+    assert_memory_equal(order, want_padded, sizeof(order));
+    assert_memory_equal(begin, want_padded_begin, sizeof(begin));
+    args.assignments = 1;
+    assert_ok(kern_sort(NULL, &args));
+    for (int i = 0; i < 6; i++) assert_int_equal(begin[i], 0);
     args.assignments = 0;
     assert_ok(kern_sort(NULL, &args));
     for (int i = 0; i < 6; i++) assert_int_equal(begin[i], 0);

@@ -394,6 +394,39 @@ static void check_combine(bench_t *bench)
     }
 }
 
+/* The norm that combine makes for the next layer is the one that attn_in would make: bit for bit the same Q. */
+static void check_next_norm(bench_t *bench)
+{
+    const kern_config_t *config = &bench->ref.config;
+    const uint32_t rows = 33;
+    const size_t q_bytes = (size_t)rows * config->heads * config->head_dim * kern_dtype_bytes(config->act);
+    const kern_run_t run = {.row = 0, .rows = rows, .position = 5, .blocks = BLOCKS};
+    fill_floats(bench, (size_t)rows * config->hidden, 3, bench->ref.x, bench->cpu.x);
+    BOTH(bench, combine,
+         (kern_combine_args_t){
+             .rows = rows, .x = on->x, .next_norm = on->layer[0].attn.input_norm, .next_normed = on->normed});
+    void *made[2] = {cot_alloc(q_bytes), cot_alloc(q_bytes)};
+    for (int given = 0; given < 2; given++) {
+        BOTH(bench, attn_in,
+             (kern_attn_in_args_t){.weights = &on->layer[0].attn,
+                                   .rows = rows,
+                                   .runs = 1,
+                                   .run = &run,
+                                   .x = on->x,
+                                   .normed = given ? on->normed : NULL,
+                                   .q = on->q,
+                                   .kv = &on->layer[0].kv});
+        if (given) {
+            assert_memory_equal(bench->ref.q, made[0], q_bytes);
+            assert_memory_equal(bench->cpu.q, made[1], q_bytes);
+        }
+        memcpy(made[0], bench->ref.q, q_bytes);
+        memcpy(made[1], bench->cpu.q, q_bytes);
+    }
+    cot_free(made[0]);
+    cot_free(made[1]);
+}
+
 /* The embedding is exact; the head sees rows of known norm, through a list of rows with repeats. */
 static void check_ends(bench_t *bench)
 {
@@ -436,6 +469,7 @@ static void check_all(const shape_t *shape, kern_isa_t isa, kern_dtype_t act, ke
     check_experts(&bench);
     check_mlp(&bench);
     check_combine(&bench);
+    check_next_norm(&bench);
     check_ends(&bench);
     session_destroy(&bench.ref);
     session_destroy(&bench.cpu);
