@@ -11,7 +11,7 @@
 
 extern char **environ;
 
-typedef enum { KIND_STRING, KIND_INT, KIND_NUMBER, KIND_SWITCH, KIND_BYTES } kind_t;
+typedef enum { KIND_STRING, KIND_INT, KIND_NUMBER, KIND_SWITCH, KIND_BYTES, KIND_LIST } kind_t;
 
 typedef struct {
     const char *name;
@@ -31,7 +31,7 @@ static const row_t TABLE[COT_SET_COUNT] = {
 #define VALUE_MAX ((size_t)1 << 20)
 
 struct cot_settings {
-    char *value[COT_SET_COUNT]; /* NULL: the default */
+    char *value[COT_SET_COUNT]; /* NULL: the default; of a list each word with its NUL, then an empty one */
     char **argument;
     uint32_t arguments;
 };
@@ -148,7 +148,8 @@ static cot_status_t check_value(int id, const char *shown, const char *text)
     uint64_t bytes;
     bool on;
     switch (TABLE[id].kind) {
-    case KIND_STRING: return COT_OK;
+    case KIND_STRING:
+    case KIND_LIST: return COT_OK;
     case KIND_INT:
         if (parse_int(text, &integer)) return COT_OK;
         return cot_fail(COT_ERR_INVALID, "%s \"%.60s\": give a whole number, 0 or more", shown, text);
@@ -164,15 +165,33 @@ static cot_status_t check_value(int id, const char *shown, const char *text)
     }
 }
 
-static cot_status_t set(cot_settings_t *settings, int id, const char *shown, const char *text)
+/* Bytes of a list's words, without the empty one that ends them. */
+static size_t list_bytes(const char *value)
 {
-    if (strlen(text) > VALUE_MAX) return cot_fail(COT_ERR_INVALID, "%s: the value is too long", shown);
+    size_t used = 0;
+    while (value != NULL && value[used] != '\0') used += strlen(value + used) + 1;
+    return used;
+}
+
+/* Sets `text`, or with `more` adds it to a list. */
+static cot_status_t put(cot_settings_t *settings, int id, const char *shown, const char *text, bool more)
+{
+    size_t used = more ? list_bytes(settings->value[id]) : 0, length = strlen(text);
+    if (more && length == 0) return cot_fail(COT_ERR_INVALID, "%s: an empty name", shown);
+    if (used > VALUE_MAX || length > VALUE_MAX) return cot_fail(COT_ERR_INVALID, "%s: the value is too long", shown);
     COT_TRY(check_value(id, shown, text));
-    char *copy = cot_strdup(text);
+    char *copy = cot_calloc(used + length + 2, 1);
     if (copy == NULL) return cot_fail(COT_ERR_NO_MEMORY, "no memory for %s", shown);
+    if (used > 0) memcpy(copy, settings->value[id], used);
+    memcpy(copy + used, text, length);
     cot_free(settings->value[id]);
     settings->value[id] = copy;
     return COT_OK;
+}
+
+static cot_status_t set(cot_settings_t *settings, int id, const char *shown, const char *text)
+{
+    return put(settings, id, shown, text, false);
 }
 
 /* ---- environment and command line ---- */
@@ -215,6 +234,15 @@ static cot_status_t fail_foreign(int id)
     return cot_fail(COT_ERR_INVALID, "--%s is no flag; use its variable", TABLE[id].name);
 }
 
+/* All words up to the next flag, added to those that the flag had before. */
+static cot_status_t read_list(cot_settings_t *settings, int id, int argc, char **argv, int *taken_out)
+{
+    for (*taken_out = 1; *taken_out < argc && strncmp(argv[*taken_out], "--", 2) != 0; ++*taken_out)
+        COT_TRY(put(settings, id, argv[0], argv[*taken_out], true));
+    if (*taken_out == 1) return cot_fail(COT_ERR_INVALID, "%s needs a value: %s", argv[0], TABLE[id].help);
+    return COT_OK;
+}
+
 /* Reads the flag at argv[0] and tells how many words it took. */
 static cot_status_t read_flag(cot_settings_t *settings, uint32_t command, int argc, char **argv, int *taken_out)
 {
@@ -231,9 +259,11 @@ static cot_status_t read_flag(cot_settings_t *settings, uint32_t command, int ar
     char shown[96];
     snprintf(shown, sizeof(shown), "--%s", TABLE[id].name);
     *taken_out = 1;
-    if (equals != NULL) return set(settings, id, shown, equals + 1);
+    bool list = TABLE[id].kind == KIND_LIST && command & COT_CMD_LISTS;
+    if (equals != NULL) return put(settings, id, shown, equals + 1, list);
     if (TABLE[id].kind == KIND_SWITCH) return set(settings, id, shown, "true");
     if (argc < 2) return cot_fail(COT_ERR_INVALID, "%s needs a value: %s", shown, TABLE[id].help);
+    if (list) return read_list(settings, id, argc, argv, taken_out);
     *taken_out = 2;
     return set(settings, id, shown, argv[1]);
 }
@@ -323,6 +353,13 @@ const char *cot_settings_string(const cot_settings_t *settings, cot_setting_t id
     return settings->value[id] != NULL ? settings->value[id] : TABLE[id].fallback;
 }
 
+const char *cot_settings_list(const cot_settings_t *settings, cot_setting_t id, uint32_t index)
+{
+    const char *word = settings->value[id];
+    while (word != NULL && word[0] != '\0' && index-- > 0) word += strlen(word) + 1;
+    return word != NULL && word[0] != '\0' ? word : NULL;
+}
+
 bool cot_settings_switch(const cot_settings_t *settings, cot_setting_t id)
 {
     bool on = false;
@@ -401,7 +438,7 @@ cot_status_t cot_settings_unpack(const void *bytes, size_t count, cot_settings_t
 
 cot_status_t cot_settings_help(uint32_t command, bool all, cot_buffer_t *out, uint32_t *hidden_out)
 {
-    static const char *const KIND_WORDS[] = {"TEXT", "N", "X", "", "SIZE"};
+    static const char *const KIND_WORDS[] = {"TEXT", "N", "X", "", "SIZE", "TEXT"};
     *hidden_out = 0;
     for (int id = 0; id < COT_SET_COUNT; id++) {
         const row_t *row = &TABLE[id];
@@ -411,8 +448,10 @@ cot_status_t cot_settings_help(uint32_t command, bool all, cot_buffer_t *out, ui
             continue;
         }
         char flag[64];
-        const char *word = row->kind == KIND_STRING && row->unit[0] != '\0' ? row->unit : KIND_WORDS[row->kind];
-        snprintf(flag, sizeof(flag), "--%s %s", row->name, word);
+        bool text = row->kind == KIND_STRING || row->kind == KIND_LIST;
+        const char *word = text && row->unit[0] != '\0' ? row->unit : KIND_WORDS[row->kind];
+        bool list = row->kind == KIND_LIST && command & COT_CMD_LISTS;
+        snprintf(flag, sizeof(flag), "--%s %s%s", row->name, word, list ? "…" : "");
         COT_TRY(cot_buffer_printf(out, "  %-23s %s", flag, row->help));
         if (row->fallback[0] != '\0' && row->kind != KIND_SWITCH)
             COT_TRY(cot_buffer_printf(out, " [%s%s%s]", row->fallback, row->kind == KIND_INT && row->unit[0] ? " " : "",

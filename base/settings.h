@@ -33,6 +33,9 @@ const char *cot_settings_argument(const cot_settings_t *settings, uint32_t index
 
 bool cot_settings_given(const cot_settings_t *settings, cot_setting_t id); /* by flag or variable, not by default */
 const char *cot_settings_string(const cot_settings_t *settings, cot_setting_t id); /* "" when unset */
+/* Words of a list in the order given; NULL past the last. In COT_CMD_LISTS such a flag takes all words up to the next
+ * flag and may be repeated; elsewhere it is one word, and cot_settings_string has it. */
+const char *cot_settings_list(const cot_settings_t *settings, cot_setting_t id, uint32_t index);
 bool cot_settings_switch(const cot_settings_t *settings, cot_setting_t id);
 int64_t cot_settings_int(const cot_settings_t *settings, cot_setting_t id); /* checked at parse */
 double cot_settings_number(const cot_settings_t *settings, cot_setting_t id);

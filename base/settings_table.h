@@ -1,6 +1,6 @@
 /* The table of settings. X(id, name, kind, default, unit, commands, help)
- * kind: STRING, INT, NUMBER, SWITCH, BYTES. The variable of `--max-context` is COTERIE_MAX_CONTEXT. A help page fits 24
- * lines of 80 columns (a test says so): what few need is COT_RARE, and stands under --help-all. */
+ * kind: STRING, INT, NUMBER, SWITCH, BYTES, LIST. The variable of `--max-context` is COTERIE_MAX_CONTEXT. A help page
+ * fits 24 lines of 80 columns (a test says so): what few need is COT_RARE, and stands under --help-all. */
 #ifndef COT_SETTINGS_TABLE_H
 #define COT_SETTINGS_TABLE_H
 
@@ -21,6 +21,7 @@
 #define COT_CMD_ENGINE (COT_CMD_SERVE | COT_CMD_SCORE)
 #define COT_CMD_RANKS (COT_CMD_ENGINE | COT_CMD_CALIBRATE) /* what runs under mpirun */
 #define COT_CMD_PLANS (COT_CMD_PLAN | COT_CMD_PLAN_EVALUATE | COT_CMD_PLAN_VERIFY)
+#define COT_CMD_LISTS (COT_CMD_PLAN_EVALUATE | COT_CMD_PLAN_VERIFY) /* where a LIST takes all words up to a flag */
 #define COT_CMD_CLIENT (COT_CMD_GENERATE | COT_CMD_STATUS | COT_CMD_BENCH | COT_CMD_DRAIN)
 
 /* clang-format off */
@@ -33,7 +34,8 @@
     X(BACKEND, "backend", STRING, "cpu", "", COT_CMD_RANKS | COT_RARE, "cpu, or ref (slow, the tests' oracle)") \
     X(THREADS, "threads", INT, "0", "", COT_CMD_RANKS | COT_CMD_PLAN, "of a worker or a search; 0: its share of the cores") \
     X(PLAN, "plan", STRING, "", "file", COT_CMD_ENGINE, "expert placement, or auto; default contiguous") \
-    X(TRACE, "trace", STRING, "", "file", COT_CMD_ENGINE, "--plan auto: the routing to plan for") \
+    X(TRACE, "trace", LIST, "", "file", COT_CMD_ENGINE | COT_CMD_LISTS, "routing: --plan auto plans for it, others judge by it") \
+    X(FITTED, "fitted", LIST, "", "file", COT_CMD_PLAN_EVALUATE, "the traces that the plan was made from") \
     X(CLUSTER, "cluster", STRING, "", "file", COT_CMD_ENGINE | COT_CMD_PLANS, "the machines; --plan auto: default this job's") \
     X(PLAN_TIMEOUT, "plan-timeout", INT, "60000", "ms", COT_CMD_ENGINE | COT_RARE, "--plan auto: planner's end, search a third") \
     X(PLAN_MEMORY, "plan-memory", BYTES, "2GiB", "bytes", COT_CMD_ENGINE | COT_RARE, "--plan auto: its address space; 0: no limit") \
@@ -87,6 +89,7 @@
     X(WORK, "work", INT, "0", "rounds", COT_CMD_PLAN, "search this many rounds instead: the same plan for any number of threads") \
     X(SOLVER, "solver", STRING, "portfolio", "name", COT_CMD_PLAN, "one of those listed below") \
     X(FROM, "from", STRING, "", "file", COT_CMD_PLAN, "begin with this plan") \
+    X(REPORT, "report", STRING, "", "file", COT_CMD_PLAN | COT_CMD_PLAN_EVALUATE, "write it all as one HTML page too") \
     X(MAX_MOVES, "max-moves", INT, "0", "", COT_CMD_PLAN, "with --from: move at most this many experts to ranks that do not hold them; 0: any number")
 /* clang-format on */
 

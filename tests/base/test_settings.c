@@ -71,6 +71,27 @@ static void two_dashes_end_the_flags(void **state)
     assert_false(cot_settings_switch(settings, COT_SET_JSON));
 }
 
+static void lists_take_words_up_to_the_next_flag(void **state)
+{
+    (void)state;
+    assert_ok(PARSE(COT_CMD_PLAN_EVALUATE, "p.json", "--trace", "a", "b", "--fitted=c", "--trace", "d"));
+    assert_int_equal(cot_settings_arguments(settings), 1);
+    static const char *const WANTED[] = {"a", "b", "d"};
+    for (uint32_t i = 0; i < 3; i++) assert_string_equal(cot_settings_list(settings, COT_SET_TRACE, i), WANTED[i]);
+    assert_null(cot_settings_list(settings, COT_SET_TRACE, 3));
+    assert_string_equal(cot_settings_list(settings, COT_SET_FITTED, 0), "c");
+    assert_null(cot_settings_list(settings, COT_SET_FITTED, 1));
+    REFUSED(COT_CMD_PLAN_EVALUATE, "--trace needs a value", "--trace", "--json");
+    REFUSED(COT_CMD_PLAN_EVALUATE, "--trace needs a value", "--trace");
+    REFUSED(COT_CMD_PLAN_EVALUATE, "an empty name", "--trace", "a", "");
+    assert_ok(PARSE(COT_CMD_PLAN_EVALUATE, NULL));
+    assert_null(cot_settings_list(settings, COT_SET_TRACE, 0));
+    /* Elsewhere such a flag has one value, and the words after it are arguments. */
+    assert_ok(PARSE(COT_CMD_SERVE, "--trace", "a", "model"));
+    assert_string_equal(cot_settings_string(settings, COT_SET_TRACE), "a");
+    assert_int_equal(cot_settings_arguments(settings), 1);
+}
+
 static void wrong_flags_are_refused_with_the_nearest(void **state)
 {
     (void)state;
@@ -248,6 +269,7 @@ int main(void)
         cmocka_unit_test_teardown(defaults_are_the_tables, clear),
         cmocka_unit_test_teardown(flags_take_both_forms, clear),
         cmocka_unit_test_teardown(two_dashes_end_the_flags, clear),
+        cmocka_unit_test_teardown(lists_take_words_up_to_the_next_flag, clear),
         cmocka_unit_test_teardown(wrong_flags_are_refused_with_the_nearest, clear),
         cmocka_unit_test_teardown(values_are_checked_by_kind, clear),
         cmocka_unit_test_teardown(sizes_have_units, clear),
