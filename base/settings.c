@@ -36,9 +36,9 @@ struct cot_settings {
     uint32_t arguments;
 };
 
-static const char *const COMMAND_NAMES[] = {"serve", "score",         "generate",    "status",
-                                            "bench", "tokenize",      "trace",       "drain",
-                                            "plan",  "plan evaluate", "plan verify", [12] = "calibrate"};
+static const char *const COMMAND_NAMES[] = {"serve",       "score",   "generate", "status", "bench",
+                                            "tokenize",    "trace",   "drain",    "plan",   "plan evaluate",
+                                            "plan verify", "convert", "calibrate"};
 
 /* ---- names ---- */
 

@@ -15,6 +15,7 @@
 #define COT_CMD_PLAN (1U << 8)          /* coterie-plan solve */
 #define COT_CMD_PLAN_EVALUATE (1U << 9) /* coterie-plan evaluate */
 #define COT_CMD_PLAN_VERIFY (1U << 10)  /* coterie-plan verify */
+#define COT_CMD_CONVERT (1U << 11)
 #define COT_CMD_CALIBRATE (1U << 12)
 #define COT_RARE (1U << 31) /* beside the commands */
 
@@ -29,7 +30,7 @@
     X(LOG_LEVEL, "log-level", STRING, "info", "", ~0U, "error, warn, info or debug") \
     X(DTYPE, "dtype", STRING, "auto", "", COT_CMD_RANKS, "activations: auto, bfloat16 or float32") \
     X(LOAD_FORMAT, "load-format", STRING, "auto", "", COT_CMD_RANKS, "auto (the files) or dummy (made-up weights)") \
-    X(SEED, "seed", INT, "", "", COT_CMD_ENGINE | COT_CMD_GENERATE | COT_CMD_BENCH | COT_CMD_PLAN, "of dummy weights or a search (0); of sampling (random)") \
+    X(SEED, "seed", INT, "", "", COT_CMD_ENGINE | COT_CMD_GENERATE | COT_CMD_BENCH | COT_CMD_PLAN | COT_CMD_TRACE, "of dummy weights, search, split (0); sampling (random)") \
     X(ISA, "isa", STRING, "auto", "", COT_CMD_RANKS | COT_RARE, "auto, scalar, avx2, avx512 or avx512_bf16") \
     X(BACKEND, "backend", STRING, "cpu", "", COT_CMD_RANKS | COT_RARE, "cpu, or ref (slow, the tests' oracle)") \
     X(THREADS, "threads", INT, "0", "", COT_CMD_RANKS | COT_CMD_PLAN, "of a worker or a search; 0: its share of the cores") \
@@ -60,14 +61,14 @@
     X(MAX_PROMPT, "max-prompt", BYTES, "4MiB", "bytes", COT_CMD_SERVE | COT_RARE, "longest prompt text") \
     X(DRAIN_TIMEOUT, "drain-timeout", INT, "60000", "ms", COT_CMD_SERVE | COT_RARE, "how long requests may run on once it drains") \
     X(IN, "in", STRING, "", "file", COT_CMD_SCORE | COT_CMD_TOKENIZE | COT_CMD_BENCH, "input lines (JSONL)") \
-    X(OUT, "out", STRING, "", "file", COT_CMD_SCORE | COT_CMD_TOKENIZE | COT_CMD_PLAN | COT_CMD_CALIBRATE, "output lines (JSONL), plan or cluster") \
+    X(OUT, "out", STRING, "", "file", COT_CMD_SCORE | COT_CMD_TOKENIZE | COT_CMD_PLAN | COT_CMD_TRACE | COT_CMD_CALIBRATE, "output lines (JSONL), plan, trace or cluster") \
     X(SLOTS, "slots", INT, "0", "", COT_CMD_CALIBRATE, "a worker's, in each MoE layer; 0: as contiguous") \
     X(MEMORY, "memory", BYTES, "", "bytes", COT_CMD_CALIBRATE, "of a worker, for experts; default: its node's share") \
     X(LOGITS, "logits", STRING, "", "file", COT_CMD_SCORE, "write the logits of every line (safetensors)") \
     X(SPECIAL, "special", SWITCH, "false", "", COT_CMD_TOKENIZE, "add the post-processor's special tokens") \
     X(MAX_TOKENS, "max-tokens", INT, "256", "tokens", COT_CMD_GENERATE | COT_CMD_BENCH, "most tokens to generate") \
     X(TEMPERATURE, "temperature", NUMBER, "", "", COT_CMD_GENERATE | COT_CMD_BENCH, "0: greedy; default: the model's") \
-    X(TOP_K, "top-k", INT, "", "", COT_CMD_GENERATE, "sample among the k likeliest; default: the model's") \
+    X(TOP_K, "top-k", INT, "", "", COT_CMD_GENERATE | COT_CMD_TRACE, "sample among the k likeliest; experts of a token") \
     X(TOP_P, "top-p", NUMBER, "", "", COT_CMD_GENERATE, "… among those that hold this probability") \
     X(MIN_P, "min-p", NUMBER, "", "", COT_CMD_GENERATE, "… among those this likely, relative to the first") \
     X(REPETITION_PENALTY, "repetition-penalty", NUMBER, "", "", COT_CMD_GENERATE, "above 1: tokens seen before become less likely") \
@@ -79,7 +80,7 @@
     X(REQUESTS, "requests", INT, "64", "", COT_CMD_BENCH, "requests to send") \
     X(CONCURRENCY, "concurrency", INT, "8", "", COT_CMD_BENCH, "requests in flight") \
     X(PROMPT_TOKENS, "prompt-tokens", INT, "128", "tokens", COT_CMD_BENCH, "length of made-up prompts (without --in)") \
-    X(MODEL, "model", STRING, "", "path", COT_CMD_PLANS, "the model's directory or config.json: sizes for step_time, and a check of the traces") \
+    X(MODEL, "model", STRING, "", "path", COT_CMD_PLANS | COT_CMD_TRACE | COT_CMD_CONVERT, "directory or config.json: sizes, and what must agree") \
     X(OBJECTIVE, "objective", STRING, "step_time", "name", COT_CMD_PLANS, "what is to be small: step_time, crossings, balance or weighted") \
     X(LAMBDA, "lambda", NUMBER, "1", "", COT_CMD_PLANS, "weight of balance beside crossings in the objective weighted") \
     X(EXCHANGE, "exchange", STRING, "home", "name", COT_CMD_PLANS, "exchange plan that the engine runs: home, shuffle or coherent") \
@@ -90,7 +91,15 @@
     X(SOLVER, "solver", STRING, "portfolio", "name", COT_CMD_PLAN, "one of those listed below") \
     X(FROM, "from", STRING, "", "file", COT_CMD_PLAN, "begin with this plan") \
     X(REPORT, "report", STRING, "", "file", COT_CMD_PLAN | COT_CMD_PLAN_EVALUATE, "write it all as one HTML page too") \
-    X(MAX_MOVES, "max-moves", INT, "0", "", COT_CMD_PLAN, "with --from: move at most this many experts to ranks that do not hold them; 0: any number")
+    X(MAX_MOVES, "max-moves", INT, "0", "", COT_CMD_PLAN, "with --from: move at most this many experts to ranks that do not hold them; 0: any number") \
+    X(FORMAT, "format", STRING, "", "name", COT_CMD_TRACE | COT_CMD_CONVERT, "of the other program's file; default: by its name") \
+    X(EXPERTS, "experts", INT, "0", "", COT_CMD_TRACE | COT_CMD_CONVERT, "of an MoE layer; 0: as the file says") \
+    X(LAYERS, "layers", STRING, "", "list", COT_CMD_TRACE | COT_CMD_CONVERT, "their numbers in the model, like 3-60 or 1,3,5") \
+    X(RANKS, "ranks", INT, "0", "", COT_CMD_CONVERT, "workers, where the file does not say") \
+    X(TOKENS, "tokens", INT, "0", "tokens", COT_CMD_TRACE, "what the import must add up to, exactly") \
+    X(WHERE, "where", STRING, "", "list", COT_CMD_TRACE, "CSV lines to take, like model=…,domain=c4") \
+    X(REQUEST_TOKENS, "request-tokens", INT, "0", "tokens", COT_CMD_TRACE, "rows of a request in an ExFlow array") \
+    X(HELD_OUT, "held-out", NUMBER, "0.2", "", COT_CMD_TRACE, "share of the requests that split puts aside")
 /* clang-format on */
 
 #endif

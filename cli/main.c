@@ -29,7 +29,11 @@ const cli_command_t CLI_COMMANDS[] = {
      "In: lines {\"text\": \"…\"}; out: lines {\"ids\": [...], \"text\": \"…\"}. Of the\n"
      "model it reads tokenizer.json alone.",
      model_tokenize_command, NULL},
-    {"trace", COT_CMD_TRACE, "info FILE", "look at a routing trace", NULL, place_trace_command, NULL},
+    {"trace", COT_CMD_TRACE, "info|import|merge|split FILE…", "look at routing traces, make them of other files",
+     "info FILE; import FILE --out TRACE (formats csv, jsonl, exflow, counts);\n"
+     "merge TRACE… --out TRACE; split TRACE --out NAME, by request, into\n"
+     "NAME.fitted.trace.safetensors and NAME.held-out.trace.safetensors.",
+     place_trace_command, NULL},
     {"calibrate", COT_CMD_CALIBRATE, "MODEL_DIR --out FILE", "measure this machine for `coterie plan`",
      "Run under mpirun, on the hosts and with the number of ranks that will serve.\n"
      "Times the expert stage at several row counts, and the links within and between\n"

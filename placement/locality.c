@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-#define ROWS_LOOKED_AT ((uint64_t)1 << 22) /* rows x layers */
+#define ROWS_LOOKED_AT ((uint64_t)1 << 20) /* rows x layers */
 #define WINDOW_MAX 256U
 
 /* Sums over windows for one layer and window size. */

@@ -1,4 +1,4 @@
-/* `coterie trace info FILE`: what a routing trace holds. */
+/* `coterie trace info | import | merge | split`: routing traces looked at and made. */
 #ifndef PLACE_TRACE_COMMAND_H
 #define PLACE_TRACE_COMMAND_H
 
