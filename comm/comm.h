@@ -50,6 +50,7 @@ typedef enum {
     COMM_TAG_COUNTS,
     COMM_TAG_ROWS,
     COMM_TAG_RETURN,
+    COMM_TAG_NODE, /* among the workers of a node, while they start */
     COMM_TAG_COUNT
 } comm_tag_t;
 

@@ -66,15 +66,19 @@ float coord_fleet_progress(const coord_fleet_t *fleet)
     return slowest;
 }
 
+/* A worker that gave up because another failed (COT_ERR_CANCELLED) has less to say than that one. */
 cot_status_t coord_fleet_fault(const coord_fleet_t *fleet)
 {
+    const rpc_start_t *fault = NULL;
     for (uint32_t w = 0; w < fleet->workers; w++) {
         const rpc_start_t *worker = &fleet->worker[w];
-        if (worker->status != 0)
-            return cot_fail((cot_status_t) - (int)worker->status, "rank %u: %.*s", w + 1, (int)sizeof(worker->text),
-                            worker->text);
+        if (worker->status == 0) continue;
+        if (fault == NULL || (fault->status == (uint32_t)-COT_ERR_CANCELLED && worker->status != fault->status))
+            fault = worker;
     }
-    return COT_OK;
+    if (fault == NULL) return COT_OK;
+    return cot_fail((cot_status_t) - (int)fault->status, "rank %u: %.*s", (uint32_t)(fault - fleet->worker) + 1,
+                    (int)sizeof(fault->text), fault->text);
 }
 
 cot_status_t coord_fleet_agree(coord_fleet_t *fleet, const cot_settings_t *settings)

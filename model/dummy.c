@@ -87,6 +87,15 @@ static void fill(uint16_t *out, size_t count, uint64_t key, float centre, float 
     }
 }
 
+/* About 1/sqrt(inputs), so that activations keep their size through the layers; the embedding is like a token's. */
+void model_dummy_fill(const model_dummy_t *dummy, const char *name, const uint64_t shape[2], uint16_t *out)
+{
+    bool norm = strstr(name, "norm") != NULL;
+    float deviation = norm ? 0.05f : strstr(name, "embed") != NULL ? 1.0f : 1.0f / sqrtf((float)shape[1]);
+    if (!norm && shape[1] == 1) deviation = 0.02f;
+    fill(out, shape[0] * shape[1], hash_name(dummy->seed, name), norm ? 1.0f : 0.0f, deviation);
+}
+
 static cot_status_t make(const model_dummy_t *dummy, const char *name, const uint64_t shape[2], made_t **made_out)
 {
     made_t *made = cot_calloc(1, sizeof(*made));
@@ -99,11 +108,7 @@ static cot_status_t make(const model_dummy_t *dummy, const char *name, const uin
         free_made(made);
         return cot_fail(COT_ERR_NO_MEMORY, "no memory to make up %s (%llu values)", name, (unsigned long long)count);
     }
-    /* About 1/sqrt(inputs), so that activations keep their size through the layers; the embedding is like a token's. */
-    bool norm = strstr(name, "norm") != NULL;
-    float deviation = norm ? 0.05f : strstr(name, "embed") != NULL ? 1.0f : 1.0f / sqrtf((float)shape[1]);
-    if (!norm && shape[1] == 1) deviation = 0.02f;
-    fill(made->data, count, hash_name(dummy->seed, name), norm ? 1.0f : 0.0f, deviation);
+    model_dummy_fill(dummy, name, shape, made->data);
     made->tensor = (cot_tensor_t){.name = made->name,
                                   .dtype = COT_DTYPE_BF16,
                                   .dims = shape[1] == 1 ? 1 : 2,

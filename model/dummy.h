@@ -13,4 +13,7 @@ void model_dummy_destroy(model_dummy_t *dummy);
 cot_status_t model_dummy_get(model_dummy_t *dummy, const char *name, const uint64_t shape[2],
                              const cot_tensor_t **tensor_out);
 
+/* The same values into memory of the caller's. */
+void model_dummy_fill(const model_dummy_t *dummy, const char *name, const uint64_t shape[2], uint16_t *out);
+
 #endif

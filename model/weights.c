@@ -218,6 +218,21 @@ cot_status_t model_weights_shape(const model_weights_t *weights, model_role_t ro
     return COT_OK;
 }
 
+bool model_weights_made_up(const model_weights_t *weights)
+{
+    return weights->dummy != NULL;
+}
+
+void model_weights_make(const model_weights_t *weights, model_role_t role, uint32_t layer, uint32_t expert,
+                        uint16_t *out)
+{
+    char name[MODEL_NAME_BYTES];
+    uint64_t shape[2];
+    model_tensor_name(weights->config, role, layer, expert, name);
+    model_tensor_shape(weights->config, role, shape);
+    model_dummy_fill(weights->dummy, name, shape, out);
+}
+
 cot_status_t model_weights_get(model_weights_t *weights, model_role_t role, uint32_t layer, uint32_t expert,
                                cot_tensor_t *tensor_out)
 {

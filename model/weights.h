@@ -36,6 +36,11 @@ cot_status_t model_weights_get(model_weights_t *weights, model_role_t role, uint
 cot_status_t model_weights_shape(const model_weights_t *weights, model_role_t role, uint32_t layer, uint32_t expert,
                                  uint64_t shape_out[2], cot_dtype_t *dtype_out);
 
+/* Made-up weights only: the values of a matrix, in bf16, into memory of the caller's, `weights` keeping none of it. */
+bool model_weights_made_up(const model_weights_t *weights);
+void model_weights_make(const model_weights_t *weights, model_role_t role, uint32_t layer, uint32_t expert,
+                        uint16_t *out);
+
 /* Whether the architecture has this tensor (a bias, a q/k norm, a dense layer …). */
 bool model_role_present(const model_config_t *config, model_role_t role, uint32_t layer);
 

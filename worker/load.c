@@ -7,17 +7,27 @@
 
 /* ---- one tensor ---- */
 
-static void widen(const cot_tensor_t *tensor, float *out)
+static float value_at(const cot_tensor_t *tensor, size_t i)
+{
+    uint16_t bits;
+    float value;
+    if (tensor->dtype == COT_DTYPE_F32) {
+        memcpy(&value, (const char *)tensor->data + i * sizeof(value), sizeof(value));
+        return value;
+    }
+    memcpy(&bits, (const char *)tensor->data + i * sizeof(bits), sizeof(bits));
+    return tensor->dtype == COT_DTYPE_BF16 ? kern_bf16_to_float(bits) : cot_half_to_float(bits);
+}
+
+static void convert(const cot_tensor_t *tensor, kern_dtype_t dtype, void *out)
 {
     size_t count = tensor->bytes / cot_dtype_bytes(tensor->dtype);
-    if (tensor->dtype == COT_DTYPE_F32) {
-        memcpy(out, tensor->data, tensor->bytes);
-        return;
-    }
     for (size_t i = 0; i < count; i++) {
-        uint16_t bits;
-        memcpy(&bits, (const char *)tensor->data + i * sizeof(bits), sizeof(bits));
-        out[i] = tensor->dtype == COT_DTYPE_BF16 ? kern_bf16_to_float(bits) : cot_half_to_float(bits);
+        float value = value_at(tensor, i);
+        if (dtype == KERN_BF16)
+            ((uint16_t *)out)[i] = kern_float_to_bf16(value);
+        else
+            ((float *)out)[i] = value;
     }
 }
 
@@ -43,111 +53,145 @@ static cot_status_t widened(worker_weights_t *weights, const cot_tensor_t *tenso
     size_t bytes = tensor->bytes / cot_dtype_bytes(tensor->dtype) * sizeof(float);
     float *copy = cot_alloc_aligned(bytes);
     if (copy == NULL) return cot_fail(COT_ERR_NO_MEMORY, "no memory for %s (%zu bytes)", tensor->name, bytes);
-    widen(tensor, copy);
+    convert(tensor, KERN_F32, copy);
     COT_TRY(keep(weights, copy, bytes));
     *out = copy;
     return COT_OK;
 }
 
-/* F16 has no kernel: it is widened here; BF16 and F32 go to the backend as they lie. */
-static cot_status_t load_matrix(const worker_load_t *load, worker_weights_t *weights, const cot_tensor_t *tensor,
-                                kern_matrix_t *out)
+/* What a matrix is stored as: BF16 and F32 as they lie, but for F32 where activations are BF16; F16 has no kernel. */
+static kern_dtype_t stored_type(const worker_load_t *load, cot_dtype_t dtype)
 {
-    uint32_t rows = (uint32_t)tensor->shape[0], cols = (uint32_t)tensor->shape[1];
-    const void *data = tensor->data;
-    kern_dtype_t dtype = tensor->dtype == COT_DTYPE_BF16 ? KERN_BF16 : KERN_F32;
-    if (tensor->dtype == COT_DTYPE_F16) {
-        float *copy = NULL;
-        COT_TRY(widened(weights, tensor, &copy));
-        data = copy;
-    }
-    COT_TRY(load->ops->matrix_create(load->kern, data, dtype, rows, cols, out));
-    if (tensor->dtype == COT_DTYPE_F16 && out->owned != NULL) {
-        cot_free(weights->owned[--weights->owned_count]);
-        weights->copied_bytes -= (uint64_t)rows * cols * sizeof(float);
-    }
-    if (out->owned != NULL) weights->copied_bytes += (uint64_t)rows * cols * kern_dtype_bytes(out->dtype);
-    return COT_OK;
+    if (dtype == COT_DTYPE_BF16) return KERN_BF16;
+    return load->act;
 }
 
-/* ---- the list of a worker's tensors: walked once to measure, once to load ---- */
+/* Whether the matrix must be written to the store; else it is borrowed from the mapped files. */
+static bool is_stored(const worker_load_t *load, cot_dtype_t dtype)
+{
+    return model_weights_made_up(load->files) || dtype == COT_DTYPE_F16 ||
+           (dtype == COT_DTYPE_F32 && load->act == KERN_BF16);
+}
 
-/* Exactly one of matrix and vector is set. */
+/* ---- the list of this node's tensors, in one order on all its workers ---- */
+
+/* A vector, or a matrix; `matrix` is NULL where only other workers of the node have it. */
 typedef struct {
     model_role_t role;
     uint32_t layer, expert;
     kern_matrix_t *matrix;
     const float **vector;
+    uint32_t writer; /* the worker that writes the matrix to the store, if it is stored */
 } wanted_t;
 
 typedef cot_status_t (*visit_t)(void *user, const wanted_t *wanted);
 
-static cot_status_t visit_attention(const model_config_t *config, uint32_t l, kern_attn_weights_t *attn, visit_t visit,
+/* Layers that all have are written by the node's workers in turn. */
+static uint32_t writer_of_layer(const worker_load_t *load, uint32_t l)
+{
+    return load->node_workers > 0 ? load->node_worker[l % load->node_workers] : load->worker;
+}
+
+static cot_status_t visit_attention(const worker_load_t *load, uint32_t l, kern_attn_weights_t *attn, visit_t visit,
                                     void *user)
 {
+    const uint32_t writer = writer_of_layer(load, l);
     const wanted_t list[] = {
-        {MODEL_INPUT_NORM, l, 0, NULL, &attn->input_norm},
-        {MODEL_POST_NORM, l, 0, NULL, &attn->post_norm},
-        {MODEL_Q, l, 0, &attn->q, NULL},
-        {MODEL_K, l, 0, &attn->k, NULL},
-        {MODEL_V, l, 0, &attn->v, NULL},
-        {MODEL_O, l, 0, &attn->o, NULL},
-        {MODEL_Q_BIAS, l, 0, NULL, &attn->q_bias},
-        {MODEL_K_BIAS, l, 0, NULL, &attn->k_bias},
-        {MODEL_V_BIAS, l, 0, NULL, &attn->v_bias},
-        {MODEL_O_BIAS, l, 0, NULL, &attn->o_bias},
-        {MODEL_Q_NORM, l, 0, NULL, &attn->q_norm},
-        {MODEL_K_NORM, l, 0, NULL, &attn->k_norm},
+        {MODEL_INPUT_NORM, l, 0, NULL, &attn->input_norm, writer},
+        {MODEL_POST_NORM, l, 0, NULL, &attn->post_norm, writer},
+        {MODEL_Q, l, 0, &attn->q, NULL, writer},
+        {MODEL_K, l, 0, &attn->k, NULL, writer},
+        {MODEL_V, l, 0, &attn->v, NULL, writer},
+        {MODEL_O, l, 0, &attn->o, NULL, writer},
+        {MODEL_Q_BIAS, l, 0, NULL, &attn->q_bias, writer},
+        {MODEL_K_BIAS, l, 0, NULL, &attn->k_bias, writer},
+        {MODEL_V_BIAS, l, 0, NULL, &attn->v_bias, writer},
+        {MODEL_O_BIAS, l, 0, NULL, &attn->o_bias, writer},
+        {MODEL_Q_NORM, l, 0, NULL, &attn->q_norm, writer},
+        {MODEL_K_NORM, l, 0, NULL, &attn->k_norm, writer},
     };
     for (size_t i = 0; i < sizeof(list) / sizeof(*list); i++)
-        if (model_role_present(config, list[i].role, l)) COT_TRY(visit(user, &list[i]));
+        if (model_role_present(load->config, list[i].role, l)) COT_TRY(visit(user, &list[i]));
     return COT_OK;
 }
 
-static cot_status_t visit_ffn(const model_role_t roles[3], uint32_t layer, uint32_t expert, kern_ffn_weights_t *ffn,
-                              visit_t visit, void *user)
+typedef struct {
+    model_role_t role[3]; /* gate, up, down */
+    uint32_t layer, expert, writer;
+    kern_ffn_weights_t *ffn; /* NULL: only others of the node have it */
+} wanted_ffn_t;
+
+static cot_status_t visit_ffn(const wanted_ffn_t *wanted, visit_t visit, void *user)
 {
-    COT_TRY(visit(user, &(wanted_t){roles[0], layer, expert, &ffn->gate, NULL}));
-    COT_TRY(visit(user, &(wanted_t){roles[1], layer, expert, &ffn->up, NULL}));
-    return visit(user, &(wanted_t){roles[2], layer, expert, &ffn->down, NULL});
+    kern_ffn_weights_t *ffn = wanted->ffn;
+    kern_matrix_t *matrix[3] = {NULL, NULL, NULL};
+    if (ffn != NULL) matrix[0] = &ffn->gate, matrix[1] = &ffn->up, matrix[2] = &ffn->down;
+    for (int i = 0; i < 3; i++)
+        COT_TRY(visit(user, &(wanted_t){.role = wanted->role[i],
+                                        .layer = wanted->layer,
+                                        .expert = wanted->expert,
+                                        .matrix = matrix[i],
+                                        .writer = wanted->writer}));
+    return COT_OK;
 }
 
-static const model_role_t EXPERT_ROLES[3] = {MODEL_EXPERT_GATE, MODEL_EXPERT_UP, MODEL_EXPERT_DOWN};
-static const model_role_t SHARED_ROLES[3] = {MODEL_SHARED_GATE, MODEL_SHARED_UP, MODEL_SHARED_DOWN};
-static const model_role_t DENSE_ROLES[3] = {MODEL_DENSE_GATE, MODEL_DENSE_UP, MODEL_DENSE_DOWN};
+/* The first worker of the node that holds an expert; false: none. */
+static bool find_holder(const worker_load_t *load, uint32_t moe_layer, uint32_t expert, uint32_t *worker_out)
+{
+    for (uint32_t i = 0; i < load->node_workers; i++) {
+        *worker_out = load->node_worker[i];
+        if (place_plan_slot(load->plan, moe_layer, *worker_out, expert) >= 0) return true;
+    }
+    *worker_out = load->worker;
+    return load->node_workers == 0 && place_plan_slot(load->plan, moe_layer, load->worker, expert) >= 0;
+}
 
 static cot_status_t visit_experts(const worker_load_t *load, worker_layer_t *layer, uint32_t l, uint32_t moe_layer,
                                   visit_t visit, void *user)
 {
-    uint32_t begin = load->plan->slot_begin[moe_layer * load->plan->ranks + load->worker];
-    for (uint32_t slot = 0; slot < layer->slots; slot++)
-        COT_TRY(visit_ffn(EXPERT_ROLES, l, load->plan->slot_expert[begin + slot], &layer->expert[slot], visit, user));
+    wanted_ffn_t wanted = {.role = {MODEL_EXPERT_GATE, MODEL_EXPERT_UP, MODEL_EXPERT_DOWN}, .layer = l};
+    for (wanted.expert = 0; wanted.expert < load->config->experts; wanted.expert++) {
+        if (!find_holder(load, moe_layer, wanted.expert, &wanted.writer)) continue;
+        int32_t slot = layer->slot_of[wanted.expert];
+        wanted.ffn = slot >= 0 ? &layer->expert[slot] : NULL;
+        COT_TRY(visit_ffn(&wanted, visit, user));
+    }
     return COT_OK;
 }
 
 static cot_status_t visit_layer(const worker_load_t *load, worker_layer_t *layer, uint32_t l, uint32_t moe_layer,
                                 visit_t visit, void *user)
 {
-    COT_TRY(visit_attention(load->config, l, &layer->attn, visit, user));
-    if (!layer->moe) return visit_ffn(DENSE_ROLES, l, 0, &layer->shared, visit, user);
-
-    COT_TRY(visit(user, &(wanted_t){MODEL_ROUTER, l, 0, &layer->router, NULL}));
-    COT_TRY(visit_experts(load, layer, l, moe_layer, visit, user));
+    const uint32_t writer = writer_of_layer(load, l);
+    COT_TRY(visit_attention(load, l, &layer->attn, visit, user));
+    if (layer->moe) {
+        COT_TRY(visit(user, &(wanted_t){MODEL_ROUTER, l, 0, &layer->router, NULL, writer}));
+        COT_TRY(visit_experts(load, layer, l, moe_layer, visit, user));
+    }
     if (!layer->has_shared) return COT_OK;
-    COT_TRY(visit_ffn(SHARED_ROLES, l, 0, &layer->shared, visit, user));
-    if (!model_role_present(load->config, MODEL_SHARED_ROUTER, l)) return COT_OK;
-    return visit(user, &(wanted_t){MODEL_SHARED_ROUTER, l, 0, &layer->shared_router, NULL});
+    wanted_ffn_t shared = {.role = {MODEL_SHARED_GATE, MODEL_SHARED_UP, MODEL_SHARED_DOWN},
+                           .layer = l,
+                           .ffn = &layer->shared,
+                           .writer = writer};
+    if (!layer->moe)
+        shared.role[0] = MODEL_DENSE_GATE, shared.role[1] = MODEL_DENSE_UP, shared.role[2] = MODEL_DENSE_DOWN;
+    COT_TRY(visit_ffn(&shared, visit, user));
+    if (!layer->moe || !model_role_present(load->config, MODEL_SHARED_ROUTER, l)) return COT_OK;
+    return visit(user, &(wanted_t){MODEL_SHARED_ROUTER, l, 0, &layer->shared_router, NULL, writer});
 }
 
 static cot_status_t visit_all(const worker_load_t *load, worker_weights_t *weights, visit_t visit, void *user)
 {
-    COT_TRY(visit(user, &(wanted_t){MODEL_EMBED, 0, 0, &weights->embed, NULL}));
+    COT_TRY(visit(user, &(wanted_t){MODEL_EMBED, 0, 0, &weights->embed, NULL, writer_of_layer(load, 0)}));
     for (uint32_t l = 0, moe_layer = 0; l < weights->layers; l++) {
         COT_TRY(visit_layer(load, &weights->layer[l], l, moe_layer, visit, user));
         moe_layer += weights->layer[l].moe;
     }
-    COT_TRY(visit(user, &(wanted_t){MODEL_FINAL_NORM, 0, 0, NULL, (const float **)&weights->final_norm}));
-    return visit(user, &(wanted_t){MODEL_LM_HEAD, 0, 0, &weights->lm_head, NULL});
+    COT_TRY(visit(user, &(wanted_t){MODEL_FINAL_NORM, 0, 0, NULL, (const float **)&weights->final_norm,
+                                    writer_of_layer(load, 0)}));
+    if (load->config->tie_embeddings) return COT_OK; /* the head is the embedding: see worker_load */
+    return visit(user,
+                 &(wanted_t){MODEL_LM_HEAD, 0, 0, &weights->lm_head, NULL, writer_of_layer(load, weights->layers)});
 }
 
 /* ---- the frame: which layers, slots and ranks ---- */
@@ -227,6 +271,7 @@ void worker_weights_destroy(const kern_ops_t *ops, kern_t *kern, worker_weights_
     ops->matrix_destroy(kern, &weights->embed);
     ops->matrix_destroy(kern, &weights->lm_head);
     for (uint32_t i = 0; i < weights->owned_count; i++) cot_free(weights->owned[i]);
+    worker_store_close(weights->store);
     cot_free(weights->owned);
     cot_free(weights->layer);
     cot_free(weights);
@@ -236,54 +281,103 @@ void worker_weights_destroy(const kern_ops_t *ops, kern_t *kern, worker_weights_
 
 typedef struct {
     const worker_load_t *load;
-    kern_dtype_t act;
-    uint64_t private_bytes, mapped_bytes;
+    worker_load_need_t need;
+    uint64_t tensors;
 } measure_t;
+
+/* In the store every matrix begins a cache line. */
+static uint64_t store_bytes(const worker_load_t *load, const uint64_t shape[2], cot_dtype_t dtype)
+{
+    return (shape[0] * shape[1] * kern_dtype_bytes(stored_type(load, dtype)) + 63) / 64 * 64;
+}
 
 static cot_status_t measure_one(void *user, const wanted_t *wanted)
 {
     measure_t *measure = user;
-    const model_config_t *config = measure->load->config;
+    const worker_load_t *load = measure->load;
     uint64_t shape[2];
     cot_dtype_t dtype;
-    COT_TRY(model_weights_shape(measure->load->files, wanted->role, wanted->layer, wanted->expert, shape, &dtype));
-    uint64_t count = shape[0] * shape[1];
-    bool tied = wanted->role == MODEL_LM_HEAD && config->tie_embeddings;
-    if (tied) return COT_OK;
-    measure->mapped_bytes += count * cot_dtype_bytes(dtype);
-    if (wanted->vector != NULL || (dtype == COT_DTYPE_F16 && measure->act == KERN_F32))
-        measure->private_bytes += count * sizeof(float);
-    else if (measure->act == KERN_BF16 && dtype != COT_DTYPE_BF16)
-        measure->private_bytes += count * sizeof(uint16_t);
+    COT_TRY(model_weights_shape(load->files, wanted->role, wanted->layer, wanted->expert, shape, &dtype));
+    measure->tensors++;
+    if (wanted->vector != NULL) measure->need.private_bytes += shape[0] * shape[1] * sizeof(float);
+    if (wanted->vector == NULL && is_stored(load, dtype))
+        measure->need.store_bytes += store_bytes(load, shape, dtype);
+    else
+        measure->need.mapped_bytes += shape[0] * shape[1] * cot_dtype_bytes(dtype);
     return COT_OK;
 }
 
-cot_status_t worker_load_measure(const worker_load_t *load, kern_dtype_t act, uint64_t *private_bytes_out,
-                                 uint64_t *mapped_bytes_out)
+cot_status_t worker_load_measure(const worker_load_t *load, worker_load_need_t *need_out)
 {
     worker_weights_t *weights = NULL;
     COT_TRY(frame_create(load, &weights));
-    measure_t measure = {.load = load, .act = act};
+    measure_t measure = {.load = load};
     cot_status_t status = visit_all(load, weights, measure_one, &measure);
     worker_weights_destroy(load->ops, load->kern, weights);
     COT_TRY(status);
-    *private_bytes_out = measure.private_bytes;
-    *mapped_bytes_out = measure.mapped_bytes;
+    *need_out = measure.need;
     return COT_OK;
 }
 
-/* ---- loading ---- */
+/* ---- loading: first what goes into the store, by whoever writes it; then, when all have written, everything ---- */
 
 typedef struct {
     const worker_load_t *load;
     worker_weights_t *weights;
+    uint64_t offset; /* in the store */
     uint64_t done, total;
 } loading_t;
 
-static cot_status_t count_one(void *user, const wanted_t *wanted)
+static void count_done(loading_t *loading)
 {
-    (void)wanted;
-    ((loading_t *)user)->total++;
+    const worker_load_t *load = loading->load;
+    loading->done++;
+    if (load->progress != NULL) load->progress(load->user, (float)loading->done / (float)loading->total);
+}
+
+static cot_status_t write_one(void *user, const wanted_t *wanted)
+{
+    loading_t *loading = user;
+    const worker_load_t *load = loading->load;
+    uint64_t shape[2];
+    cot_dtype_t dtype;
+    count_done(loading);
+    if (wanted->vector != NULL) return COT_OK;
+    COT_TRY(model_weights_shape(load->files, wanted->role, wanted->layer, wanted->expert, shape, &dtype));
+    if (!is_stored(load, dtype)) return COT_OK;
+    void *at = worker_store_at(loading->weights->store, loading->offset);
+    loading->offset += store_bytes(load, shape, dtype);
+    if (wanted->writer != load->worker) return COT_OK;
+    if (model_weights_made_up(load->files)) {
+        model_weights_make(load->files, wanted->role, wanted->layer, wanted->expert, at);
+        return COT_OK;
+    }
+    cot_tensor_t tensor;
+    COT_TRY(model_weights_get(load->files, wanted->role, wanted->layer, wanted->expert, &tensor));
+    convert(&tensor, stored_type(load, dtype), at);
+    return COT_OK;
+}
+
+static cot_status_t load_matrix(loading_t *loading, const wanted_t *wanted)
+{
+    const worker_load_t *load = loading->load;
+    worker_weights_t *weights = loading->weights;
+    uint64_t shape[2];
+    cot_dtype_t dtype;
+    cot_tensor_t tensor = {0};
+    COT_TRY(model_weights_shape(load->files, wanted->role, wanted->layer, wanted->expert, shape, &dtype));
+    const kern_dtype_t type = stored_type(load, dtype);
+    if (is_stored(load, dtype)) {
+        tensor.data = worker_store_at(weights->store, loading->offset);
+        loading->offset += store_bytes(load, shape, dtype);
+    } else if (wanted->matrix != NULL) {
+        COT_TRY(model_weights_get(load->files, wanted->role, wanted->layer, wanted->expert, &tensor));
+    }
+    if (wanted->matrix == NULL) return COT_OK;
+    uint64_t bytes = shape[0] * shape[1] * kern_dtype_bytes(type);
+    COT_TRY(load->ops->matrix_create(load->kern, tensor.data, type, (uint32_t)shape[0], (uint32_t)shape[1],
+                                     wanted->matrix));
+    *(wanted->matrix->owned != NULL ? &weights->copied_bytes : &weights->shared_bytes) += bytes;
     return COT_OK;
 }
 
@@ -291,30 +385,69 @@ static cot_status_t load_one(void *user, const wanted_t *wanted)
 {
     loading_t *loading = user;
     const worker_load_t *load = loading->load;
+    count_done(loading);
+    if (wanted->vector == NULL) return load_matrix(loading, wanted);
     cot_tensor_t tensor;
+    float *vector = NULL;
     COT_TRY(model_weights_get(load->files, wanted->role, wanted->layer, wanted->expert, &tensor));
-    if (wanted->matrix != NULL) {
-        COT_TRY(load_matrix(load, loading->weights, &tensor, wanted->matrix));
-    } else {
-        float *vector = NULL;
-        COT_TRY(widened(loading->weights, &tensor, &vector));
-        *wanted->vector = vector;
-    }
-    loading->done++;
-    if (load->progress != NULL) load->progress(load->user, (float)loading->done / (float)loading->total);
+    COT_TRY(widened(loading->weights, &tensor, &vector));
+    *wanted->vector = vector;
     return COT_OK;
+}
+
+/* What is walked: all, or one layer's experts. */
+typedef struct {
+    const worker_load_t *load;
+    worker_weights_t *weights;
+    uint32_t layer; /* UINT32_MAX: all */
+} walk_t;
+
+static cot_status_t walk(const walk_t *walked, visit_t visit, void *user)
+{
+    if (walked->layer == UINT32_MAX) return visit_all(walked->load, walked->weights, visit, user);
+    return visit_experts(walked->load, &walked->weights->layer[walked->layer], walked->layer, 0, visit, user);
+}
+
+static cot_status_t fill_store(const walk_t *walked, loading_t *loading, uint64_t bytes)
+{
+    const worker_load_t *load = walked->load;
+    cot_deadline_t deadline = cot_deadline_in_ms(load->timeout_ms);
+    COT_TRY(worker_store_open(load->link, bytes, deadline, &walked->weights->store));
+    cot_status_t status = walk(walked, write_one, loading);
+    loading->offset = 0;
+    return worker_store_seal(walked->weights->store, status, deadline);
+}
+
+static cot_status_t load_walked(const walk_t *walked)
+{
+    measure_t measure = {.load = walked->load};
+    cot_status_t status = walk(walked, measure_one, &measure);
+    if (status != COT_OK) {
+        if (walked->load->link != NULL) worker_store_give_up(walked->load->link);
+        return status;
+    }
+    const bool stores = measure.need.store_bytes > 0;
+    loading_t loading = {.load = walked->load, .weights = walked->weights, .total = measure.tensors * (stores ? 2 : 1)};
+    if (stores) COT_TRY(fill_store(walked, &loading, measure.need.store_bytes));
+    return walk(walked, load_one, &loading);
 }
 
 cot_status_t worker_load(const worker_load_t *load, worker_weights_t **weights_out)
 {
     worker_weights_t *weights = NULL;
-    COT_TRY(frame_create(load, &weights));
-    loading_t loading = {.load = load, .weights = weights};
-    cot_status_t status = visit_all(load, weights, count_one, &loading);
-    if (status == COT_OK) status = visit_all(load, weights, load_one, &loading);
+    cot_status_t status = frame_create(load, &weights);
+    if (status != COT_OK) {
+        if (load->link != NULL) worker_store_give_up(load->link);
+        return status;
+    }
+    status = load_walked(&(walk_t){.load = load, .weights = weights, .layer = UINT32_MAX});
     if (status != COT_OK) {
         worker_weights_destroy(load->ops, load->kern, weights);
         return status;
+    }
+    if (load->config->tie_embeddings) {
+        weights->lm_head = weights->embed;
+        weights->lm_head.owned = NULL; /* the embedding's */
     }
     *weights_out = weights;
     return COT_OK;
@@ -327,8 +460,7 @@ cot_status_t worker_load_first_experts(const worker_load_t *load, uint32_t *laye
     while (layer < load->config->layers && !load->config->layer[layer].moe) layer++;
     if (layer == load->config->layers) return cot_fail(COT_ERR_INVALID, "the model has no MoE layer");
     COT_TRY(frame_create(load, &weights));
-    loading_t loading = {.load = load, .weights = weights};
-    cot_status_t status = visit_experts(load, &weights->layer[layer], layer, 0, load_one, &loading);
+    cot_status_t status = load_walked(&(walk_t){.load = load, .weights = weights, .layer = layer});
     if (status != COT_OK) {
         worker_weights_destroy(load->ops, load->kern, weights);
         return status;

@@ -27,14 +27,15 @@ uint64_t worker_node_memory(void)
 cot_status_t worker_memory_check(const worker_need_t *need, uint64_t available)
 {
     const double mib = 1024.0 * 1024.0;
-    uint64_t mapped_copies = need->mapped_shared ? 1 : need->node_workers;
-    uint64_t total = need->node_workers * (need->private_weights + need->kv + need->buffers) +
-                     mapped_copies * need->mapped_weights;
+    uint64_t total = need->node_workers * (need->private_weights + need->kv + need->buffers) + need->mapped_weights +
+                     need->stored_weights;
     if (total <= available) return COT_OK;
-    return cot_fail(COT_ERR_NO_MEMORY,
-                    "%u workers on this node need %.0f MiB (each: weights %.0f mapped + %.0f copied, KV %.0f, buffers "
-                    "%.0f), the node has %.0f MiB: use more nodes, or lower --kv-memory or --max-step-tokens",
-                    need->node_workers, (double)total / mib, (double)need->mapped_weights / mib,
-                    (double)need->private_weights / mib, (double)need->kv / mib, (double)need->buffers / mib,
-                    (double)available / mib);
+    return cot_fail(
+        COT_ERR_NO_MEMORY,
+        "%u workers on this node need %.0f MiB (each: KV %.0f, buffers %.0f, weights %.0f; together: weights "
+        "%.0f mapped and %.0f converted), the node has %.0f MiB: use more nodes, or lower --kv-memory or "
+        "--max-step-tokens",
+        need->node_workers, (double)total / mib, (double)need->kv / mib, (double)need->buffers / mib,
+        (double)need->private_weights / mib, (double)need->mapped_weights / mib, (double)need->stored_weights / mib,
+        (double)available / mib);
 }

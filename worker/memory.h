@@ -4,16 +4,15 @@
 
 #include "base/status.h"
 
-#include <stdbool.h>
 #include <stdint.h>
 
 /* Bytes of memory that this node's processes may use: the machine's, or the cgroup's limit if that is lower. */
 uint64_t worker_node_memory(void);
 
 typedef struct {
-    uint64_t private_weights, mapped_weights, kv, buffers; /* bytes of this worker */
+    uint64_t private_weights, kv, buffers;   /* bytes of this worker */
+    uint64_t mapped_weights, stored_weights; /* of the node: mapped files; converted or made up */
     uint32_t node_workers;
-    bool mapped_shared; /* the ranks of a node share one copy of mapped weights */
 } worker_need_t;
 
 /* COT_ERR_NO_MEMORY with all figures if the node's workers together do not fit into `available` bytes. */

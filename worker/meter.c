@@ -109,7 +109,8 @@ static cot_status_t open_meter(worker_meter_t *meter, const rpc_setup_t *setup)
                                                        .config = &meter->model.config,
                                                        .files = meter->files,
                                                        .plan = meter->plan,
-                                                       .worker = meter->model.worker},
+                                                       .worker = meter->model.worker,
+                                                       .act = meter->model.act},
                                       &layer, &meter->weights));
     meter->layer = &meter->weights->layer[layer];
     return COT_OK;

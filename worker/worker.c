@@ -27,6 +27,8 @@ typedef struct {
     worker_stepper_t *stepper;
     uint32_t threads;
     worker_need_t need;
+    uint32_t *node_worker; /* [need.node_workers] */
+    bool shares;           /* the node's other workers have heard of us, or will */
     int64_t progress_sent_ns;
 } worker_t;
 
@@ -80,7 +82,7 @@ static cot_status_t say_ready(worker_t *worker, cot_status_t status)
     if (status != COT_OK) snprintf(ready.text, sizeof(ready.text), "%s", cot_error_text());
     if (status != COT_OK || worker->model.weights == NULL) return say(worker, &ready); /* measuring needs no more */
     ready.weight_bytes = worker->model.weights->copied_bytes;
-    ready.mapped_bytes = model_weights_bytes(worker->files);
+    ready.mapped_bytes = worker->model.weights->shared_bytes;
     ready.kv_bytes = worker->need.kv;
     ready.buffer_bytes = worker->need.buffers;
     ready.kv_blocks = worker->model.kv_blocks;
@@ -173,21 +175,41 @@ static cot_status_t check_memory(worker_t *worker, const worker_load_t *load)
         return cot_fail(COT_ERR_INVALID, "--kv-memory holds no KV block: one takes %zu bytes over %u layers",
                         block_bytes, model->config.layers);
     need->buffers = cot_memory_live_bytes(); /* all that was taken so far are buffers */
-    need->node_workers = worker_node_workers(worker->link);
-    need->mapped_shared = strcmp(cot_settings_string(worker->settings, COT_SET_LOAD_FORMAT), "dummy") != 0;
-    COT_TRY(worker_load_measure(load, model->act, &need->private_weights, &need->mapped_weights));
+    need->node_workers = load->node_workers;
+    worker_load_need_t weights;
+    COT_TRY(worker_load_measure(load, &weights));
+    need->private_weights = weights.private_bytes;
+    need->mapped_weights = weights.mapped_bytes;
+    need->stored_weights = weights.store_bytes;
     return worker_memory_check(need, worker_node_memory());
+}
+
+static cot_status_t list_node(worker_t *worker)
+{
+    const comm_link_t *link = worker->link;
+    uint32_t count = 0;
+    worker->node_worker = cot_calloc(worker_node_workers(link), sizeof(*worker->node_worker));
+    if (worker->node_worker == NULL) return cot_fail(COT_ERR_NO_MEMORY, "no memory for the list of workers");
+    for (uint32_t rank = 1; rank < comm_ranks(link); rank++)
+        if (comm_node(link, rank) == comm_node(link, comm_rank(link))) worker->node_worker[count++] = rank - 1;
+    return COT_OK;
 }
 
 static cot_status_t load_all(worker_t *worker)
 {
     worker_model_t *model = &worker->model;
+    COT_TRY(list_node(worker));
     const worker_load_t load = {.ops = model->ops,
                                 .kern = model->kern,
                                 .config = &model->config,
                                 .files = worker->files,
                                 .plan = worker->plan,
                                 .worker = model->worker,
+                                .act = model->act,
+                                .link = worker->link,
+                                .node_worker = worker->node_worker,
+                                .node_workers = worker_node_workers(worker->link),
+                                .timeout_ms = cot_settings_int(worker->settings, COT_SET_START_TIMEOUT),
                                 .progress = say_progress,
                                 .user = worker};
     COT_TRY(check_memory(worker, &load));
@@ -200,6 +222,7 @@ static cot_status_t load_all(worker_t *worker)
             return cot_fail(COT_ERR_NO_MEMORY, "no memory for the KV cache (%zu bytes a layer): lower --kv-memory",
                             bytes);
     }
+    worker->shares = true;
     return worker_load(&load, &model->weights);
 }
 
@@ -227,6 +250,7 @@ static void finish(worker_t *worker)
         model->ops->destroy(model->kern);
     }
     cot_free(model->kv);
+    cot_free(worker->node_worker);
     model_weights_close(worker->files);
     place_plan_destroy(worker->plan);
     cot_pool_destroy(worker->pool);
@@ -322,6 +346,7 @@ cot_status_t worker_main(comm_link_t *link)
     if (setup.go == RPC_GO_MEASURE) return measure(&worker, &setup);
 
     cot_status_t status = start(&worker, &setup);
+    if (status != COT_OK && !worker.shares) worker_store_give_up(link);
     cot_status_t said = say_ready(&worker, status);
     /* A worker that failed to start waits with the others for rank 0's word to leave. */
     if (said == COT_OK) said = run_steps(&worker);
