@@ -3,6 +3,7 @@
 #include "cli/commands.h"
 #include "client/commands.h"
 #include "model/tokenize_command.h"
+#include "placement/convert_command.h"
 #include "placement/trace_command.h"
 
 #include <stdio.h>
@@ -34,6 +35,11 @@ const cli_command_t CLI_COMMANDS[] = {
      "merge TRACE… --out TRACE; split TRACE --out NAME, by request, into\n"
      "NAME.fitted.trace.safetensors and NAME.held-out.trace.safetensors.",
      place_trace_command, NULL},
+    {"convert", COT_CMD_CONVERT, "IN OUT", "a plan to or from another program's placement file",
+     "IN or OUT is a plan (*.plan.json); the other a TensorRT-LLM EPLB configuration\n"
+     "(trtllm, *.yaml), a vllm-ascend expert map (ascend, *.json) or an EPLB phy2log\n"
+     "array (phy2log, *.npy).",
+     place_convert_command, NULL},
     {"calibrate", COT_CMD_CALIBRATE, "MODEL_DIR --out FILE", "measure this machine for `coterie plan`",
      "Run under mpirun, on the hosts and with the number of ranks that will serve.\n"
      "Times the expert stage at several row counts, and the links within and between\n"
