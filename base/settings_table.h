@@ -46,7 +46,7 @@
     X(MAX_CONTEXT, "max-context", INT, "0", "tokens", COT_CMD_ENGINE, "prompt + output; 0: model's, at most 8192") \
     X(MAX_STEP_TOKENS, "max-step-tokens", INT, "256", "tokens", COT_CMD_ENGINE, "most rows of one step on a worker") \
     X(MAX_SEQUENCES, "max-sequences", INT, "64", "", COT_CMD_ENGINE, "most running requests on a worker") \
-    X(STEP_TIMEOUT, "step-timeout", INT, "60000", "ms", COT_CMD_RANKS | COT_RARE, "deadline of a step, an exchange, a measurement") \
+    X(STEP_TIMEOUT, "step-timeout", INT, "60000", "ms", COT_CMD_RANKS | COT_RARE, "deadline of a step, exchange or measurement") \
     X(START_TIMEOUT, "start-timeout", INT, "600000", "ms", COT_CMD_RANKS | COT_RARE, "deadline of loading the weights") \
     X(LISTEN, "listen", STRING, "", "address", COT_CMD_SERVE, "unix:PATH or HOST:PORT") \
     X(CONNECT, "connect", STRING, "", "address", COT_CMD_CLIENT, "where the server listens (same default as its own)") \

@@ -21,6 +21,8 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { PROGRESS_LINE_MS = 5000 }; /* between two lines about loading */
+
 /* Everything rank 0 holds, in the order in which it comes to be. */
 typedef struct {
     comm_link_t *link;
@@ -189,20 +191,23 @@ static cot_status_t breathe(job_t *job, cot_backoff_t *backoff)
     return COT_OK;
 }
 
+/* To clients, who draw a bar, and every few seconds to the log: under mpirun rank 0 has no terminal. */
+static void show_progress(job_t *job, cot_deadline_t *next_line)
+{
+    float progress = coord_fleet_progress(&job->fleet);
+    if (job->server != NULL) coord_server_set_progress(job->server, progress);
+    if (!cot_deadline_passed(*next_line)) return;
+    cot_log_info("loading weights: %.0f %%", (double)progress * 100);
+    *next_line = cot_deadline_in_ms(PROGRESS_LINE_MS);
+}
+
 static cot_status_t await(job_t *job, rpc_start_kind_t kind, int64_t timeout_ms, const char *what)
 {
-    cot_deadline_t deadline = cot_deadline_in_ms(timeout_ms);
+    cot_deadline_t deadline = cot_deadline_in_ms(timeout_ms), next_line = cot_deadline_in_ms(PROGRESS_LINE_MS);
     cot_backoff_t backoff = {0};
-    bool bar = job->serve && isatty(STDERR_FILENO);
-    int shown = -1;
     while (!coord_fleet_all(&job->fleet, kind)) {
         COT_TRY(coord_fleet_poll(&job->fleet));
-        int percent = (int)(coord_fleet_progress(&job->fleet) * 100);
-        if (kind == RPC_START_READY && percent != shown) {
-            shown = percent;
-            if (job->server != NULL) coord_server_set_progress(job->server, (float)percent / 100);
-            if (bar) fprintf(stderr, "\rloading weights %3d %%", percent);
-        }
+        if (kind == RPC_START_READY) show_progress(job, &next_line);
         if (cot_deadline_passed(deadline)) {
             char missing[128];
             coord_fleet_missing(&job->fleet, kind, missing, sizeof(missing));
@@ -211,7 +216,6 @@ static cot_status_t await(job_t *job, rpc_start_kind_t kind, int64_t timeout_ms,
         }
         COT_TRY(breathe(job, &backoff));
     }
-    if (bar && kind == RPC_START_READY) fprintf(stderr, "\r\033[K");
     return COT_OK;
 }
 

@@ -66,7 +66,6 @@ float coord_fleet_progress(const coord_fleet_t *fleet)
     return slowest;
 }
 
-/* A worker that gave up because another failed (COT_ERR_CANCELLED) has less to say than that one. */
 cot_status_t coord_fleet_fault(const coord_fleet_t *fleet)
 {
     const rpc_start_t *fault = NULL;

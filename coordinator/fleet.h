@@ -28,7 +28,7 @@ bool coord_fleet_all(const coord_fleet_t *fleet, rpc_start_kind_t kind);
 void coord_fleet_missing(const coord_fleet_t *fleet, rpc_start_kind_t kind, char *text, size_t bytes);
 /* The slowest worker's progress, 0 … 1. */
 float coord_fleet_progress(const coord_fleet_t *fleet);
-/* COT_OK, or the first worker's fault. */
+/* COT_OK, or the first fault that is a worker's own: one that gave up because another failed says COT_ERR_CANCELLED. */
 cot_status_t coord_fleet_fault(const coord_fleet_t *fleet);
 
 /* Agrees on --isa, or on the best that all have. */

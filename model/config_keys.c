@@ -115,6 +115,12 @@ static bool says_the_usual(const char *key, const json_t *value, model_family_t 
     return false;
 }
 
+/* A window that is switched off, where the family has none anyway. */
+static bool is_window_off(const json_t *root, const char *key)
+{
+    return strcmp(key, "sliding_window") == 0 && json_is_false(json_object_get(root, "use_sliding_window"));
+}
+
 /* false is no silence where the family does what the key denies. */
 static bool denies_the_usual(const char *key, const json_t *value, model_family_t family)
 {
@@ -129,7 +135,7 @@ cot_status_t model_config_check_keys(const json_t *root, model_family_t family)
     json_t *value;
     json_object_foreach((json_t *)(uintptr_t)root, key, value)
     {
-        if (is_read(key, family) || is_harmless(key)) continue;
+        if (is_read(key, family) || is_harmless(key) || is_window_off(root, key)) continue;
         if (!denies_the_usual(key, value, family) && (model_asks_nothing(value) || says_the_usual(key, value, family)))
             continue;
         return cot_fail(COT_ERR_UNSUPPORTED,

@@ -131,8 +131,8 @@ static uint32_t count_lines(const char *words)
 static void help_fits_a_screen(void **state)
 {
     (void)state;
-    static const char *const COMMANDS[] = {"serve", "score",    "generate", "status", "bench",
-                                           "drain", "tokenize", "trace",    "convert"};
+    static const char *const COMMANDS[] = {"serve", "score",    "generate", "status",    "bench",
+                                           "drain", "tokenize", "trace",    "calibrate", "convert"};
     char words[64];
     assert_in_range(count_lines("--help"), 10, 24);
     for (size_t c = 0; c < sizeof(COMMANDS) / sizeof(*COMMANDS); c++) {

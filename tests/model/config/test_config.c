@@ -163,6 +163,8 @@ static void hub_files_load(void **state)
     load("mixtral", "{\"attention_bias\": false, \"norm_topk_prob\": true, \"_name_or_path\": \"x\"}", NULL);
     load("mixtral", "{\"_attn_implementation_autoset\": true, \"tokenizer_class\": \"LlamaTokenizer\"}", NULL);
     load("olmoe", "{\"sliding_window\": null, \"decoder_sparse_step\": 1}", NULL);
+    load("olmoe", "{\"sliding_window\": 4096, \"use_sliding_window\": false}", NULL);
+    layers_are("MM");
 }
 
 static void both_styles_are_the_same(void **state)
