@@ -24,6 +24,10 @@
 
 #include "comm/comm.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define COMM_GPU_MAX_RANKS 64
 
 /* X(name, text, what it is), best first */
@@ -102,5 +106,9 @@ cot_status_t comm_gpu_return(comm_gpu_t *gpu, const comm_gpu_return_args_t *args
  * for and whose flag was missing) once an exchange passed its deadline on the device, or, with `nccl`, on the host;
  * the group is then of no use but for destroy. */
 cot_status_t comm_gpu_wait(comm_gpu_t *gpu, void *stream, uint64_t step);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

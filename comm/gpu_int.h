@@ -14,7 +14,7 @@ typedef enum { COMM_GPU_DISPATCH, COMM_GPU_RETURN, COMM_GPU_PHASES } comm_gpu_ph
 
 /* In pinned host memory that the GPU writes: how far it is, and why it gave up. */
 typedef struct {
-    uint32_t progress; /* exchanges done (window) or begun (nccl) */
+    uint32_t progress; /* exchanges begun */
     uint32_t phase, layer;
     uint32_t failed; /* 0, or 1 once an exchange passed its deadline; the fields below then hold */
     uint32_t failed_phase, failed_layer, silent_rank;

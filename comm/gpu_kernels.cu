@@ -4,10 +4,12 @@
  * for each (token, k) whose expert is elsewhere. Every store is 16 bytes a thread, neighbours beside each other, sent
  * to the peers in the order me + 1, me + 2, …, so that no rank is everybody's first.
  *
- * The end of an exchange: each block fences its stores to system scope and counts itself in; the last one raises our
- * flag at every peer (release) and then waits, a lane for each peer, for theirs (acquire) until a deadline by
+ * The end of an exchange: each block counts itself in (acquire and release at GPU scope, after a barrier of the block);
+ * the last one, which has thereby observed all blocks' stores, raises our flag at every peer (release at system scope,
+ * which covers what it has observed) and then waits, a lane for each peer, for theirs (acquire) until a deadline by
  * %globaltimer. A kernel that is done has therefore received everything. Epochs count exchanges on the device, so a
- * captured graph can be replayed. */
+ * captured graph can be replayed. What the host may read is written at the start of a kernel, so that no kernel's end
+ * waits for the PCIe bus. */
 #include "comm/gpu_int.h"
 
 #include <cstdint>
@@ -43,12 +45,21 @@ __device__ inline uint32_t load_acquire(const uint32_t *address)
     return value;
 }
 
-/* All earlier work of the stream is done and visible: nothing below may touch a peer before. */
+/* Lets the stream's next kernel take its place on the multiprocessors (it waits here, too), and waits until all earlier
+ * work of the stream is done and visible: nothing below may touch a peer before. */
 __device__ inline void wait_for_stream()
 {
 #if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");
     asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
+}
+
+__device__ inline uint32_t add_acquire_release(uint32_t *address, uint32_t value)
+{
+    uint32_t before;
+    asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;" : "=r"(before) : "l"(address), "r"(value) : "memory");
+    return before;
 }
 
 __device__ inline bool aborted(const comm_gpu_kernel_t &kernel)
@@ -67,9 +78,26 @@ __device__ void report(const comm_gpu_kernel_t &kernel, comm_gpu_phase_t phase, 
     cell->failed = 1;
 }
 
+/* Tells the host where we are. By one thread, at a kernel's start. */
+__device__ void mark(const comm_gpu_kernel_t &kernel, comm_gpu_phase_t phase, uint32_t begun)
+{
+    volatile comm_gpu_cell_t *cell = kernel.cell;
+    cell->phase = phase;
+    cell->layer = kernel.layer;
+    cell->progress = begun;
+}
+
+__device__ inline void begin(const comm_gpu_kernel_t &kernel, comm_gpu_phase_t phase)
+{
+    const comm_gpu_control_t *own = control_of(kernel, kernel.me);
+    if (blockIdx.x == 0 && threadIdx.x == 0)
+        mark(kernel, phase, own->epoch[COMM_GPU_DISPATCH] + own->epoch[COMM_GPU_RETURN] + 1);
+}
+
 /* One warp: raises our flag at the peers, waits for theirs. */
 __device__ void meet(const comm_gpu_kernel_t &kernel, comm_gpu_phase_t phase)
 {
+    constexpr uint32_t LOOKS = 64; /* between two looks at the clock */
     comm_gpu_control_t *own = control_of(kernel, kernel.me);
     const uint32_t lane = threadIdx.x % 32, epoch = own->epoch[phase] + 1;
     for (uint32_t rank = lane; rank < kernel.ranks; rank += 32)
@@ -77,8 +105,8 @@ __device__ void meet(const comm_gpu_kernel_t &kernel, comm_gpu_phase_t phase)
     const uint64_t deadline = now_ns() + static_cast<uint64_t>(kernel.timeout_ns);
     for (uint32_t rank = lane; rank < kernel.ranks; rank += 32) {
         if (rank == kernel.me) continue;
-        while (static_cast<int32_t>(load_acquire(&own->flag[phase][rank].epoch) - epoch) < 0) {
-            if (now_ns() < deadline) continue;
+        for (uint32_t look = 0; static_cast<int32_t>(load_acquire(&own->flag[phase][rank].epoch) - epoch) < 0; look++) {
+            if (look % LOOKS != LOOKS - 1 || now_ns() < deadline) continue;
             report(kernel, phase, rank);
             break;
         }
@@ -87,10 +115,6 @@ __device__ void meet(const comm_gpu_kernel_t &kernel, comm_gpu_phase_t phase)
     if (lane != 0) return;
     own->epoch[phase] = epoch;
     own->blocks_in[phase] = 0;
-    volatile comm_gpu_cell_t *cell = kernel.cell;
-    cell->phase = phase;
-    cell->layer = kernel.layer;
-    cell->progress = own->epoch[COMM_GPU_DISPATCH] + own->epoch[COMM_GPU_RETURN];
 }
 
 /* After this block's stores: the last block to come here meets the peers. */
@@ -98,11 +122,8 @@ __device__ void finish(const comm_gpu_kernel_t &kernel, comm_gpu_phase_t phase)
 {
     __shared__ bool last;
     __syncthreads();
-    if (threadIdx.x == 0) {
-        __threadfence_system();
-        last = atomicAdd(&control_of(kernel, kernel.me)->blocks_in[phase], 1) == gridDim.x - 1;
-        __threadfence_system();
-    }
+    if (threadIdx.x == 0)
+        last = add_acquire_release(&control_of(kernel, kernel.me)->blocks_in[phase], 1) == gridDim.x - 1;
     __syncthreads();
     if (last && threadIdx.x < 32) meet(kernel, phase);
 }
@@ -143,33 +164,36 @@ __device__ inline uint4 *rows_of(const comm_gpu_kernel_t &kernel, uint32_t rank)
            static_cast<size_t>(kernel.me) * kernel.tokens * kernel.row_vectors;
 }
 
+/* Loads come before the look at `aborted`, rows before slots: a small exchange is a chain of latencies. */
 __global__ void __launch_bounds__(THREADS) push_rows(const __grid_constant__ push_t push)
 {
     const comm_gpu_kernel_t &kernel = push.kernel;
     wait_for_stream();
-    if (aborted(kernel)) return;
+    const bool dead = aborted(kernel);
     const size_t threads = static_cast<size_t>(gridDim.x) * THREADS, thread = blockIdx.x * THREADS + threadIdx.x;
-
-    for (size_t i = thread; i < static_cast<size_t>(kernel.tokens) * kernel.top_k; i += threads) {
-        const int32_t expert = push.expert[i];
-        const comm_gpu_place_t place = expert < 0 ? comm_gpu_place_t{-1, -1} : push.place[expert];
-        for (uint32_t rank = 0; rank < kernel.ranks; rank++)
-            slots_of(kernel, rank)[i] = place.rank == static_cast<int>(rank) ? place.slot : -1;
-    }
-
     const size_t vectors = static_cast<size_t>(kernel.tokens) * kernel.row_vectors;
+    const size_t pairs = static_cast<size_t>(kernel.tokens) * kernel.top_k;
+    int32_t expert = thread < pairs ? push.expert[thread] : -1;
     const bool copy_own = push.rows != rows_of(kernel, kernel.me);
+    begin(kernel, COMM_GPU_DISPATCH);
     for (size_t first = thread; first < vectors; first += UNROLL * threads) {
         uint4 piece[UNROLL];
 #pragma unroll
         for (int u = 0; u < UNROLL; u++)
             if (first + u * threads < vectors) piece[u] = push.rows[first + u * threads];
+        if (dead) return;
         for (uint32_t step = copy_own ? 0 : 1; step < kernel.ranks; step++) {
             uint4 *to = rows_of(kernel, (kernel.me + step) % kernel.ranks);
 #pragma unroll
             for (int u = 0; u < UNROLL; u++)
                 if (first + u * threads < vectors) to[first + u * threads] = piece[u];
         }
+    }
+    if (dead) return;
+    for (size_t i = thread; i < pairs; i += threads, expert = i < pairs ? push.expert[i] : -1) {
+        const comm_gpu_place_t place = expert < 0 ? comm_gpu_place_t{-1, -1} : push.place[expert];
+        for (uint32_t rank = 0; rank < kernel.ranks; rank++)
+            slots_of(kernel, rank)[i] = place.rank == static_cast<int>(rank) ? place.slot : -1;
     }
     finish(kernel, COMM_GPU_DISPATCH);
 }
@@ -226,6 +250,7 @@ __global__ void __launch_bounds__(THREADS) push_needed(const __grid_constant__ p
     const comm_gpu_kernel_t &kernel = push.kernel;
     wait_for_stream();
     if (aborted(kernel)) return;
+    begin(kernel, COMM_GPU_DISPATCH);
     const uint32_t lane = threadIdx.x % 32, warps = gridDim.x * (THREADS / 32);
     const int32_t *count = kernel.place_of + static_cast<size_t>(kernel.ranks) * kernel.tokens;
     for (uint32_t i = (blockIdx.x * THREADS + threadIdx.x) / 32; i < kernel.tokens * kernel.ranks; i += warps) {
@@ -264,14 +289,15 @@ __global__ void __launch_bounds__(THREADS) push_outputs(const __grid_constant__ 
 {
     const comm_gpu_kernel_t &kernel = give.kernel;
     wait_for_stream();
-    if (aborted(kernel)) return;
+    const bool dead = aborted(kernel);
+    begin(kernel, COMM_GPU_RETURN);
     const uint32_t warps = gridDim.x * (THREADS / 32);
     const uint32_t of_source = kernel.tokens * kernel.top_k, all = of_source * kernel.ranks;
     const int32_t *slots = reinterpret_cast<const int32_t *>(kernel.base[kernel.me] + kernel.layout.slots);
     for (uint32_t i = (blockIdx.x * THREADS + threadIdx.x) / 32; give.outputs != nullptr && i < all; i += warps) {
         const uint32_t source = (kernel.me + 1 + i / of_source) % kernel.ranks, place_k = i % of_source;
         const size_t from = static_cast<size_t>(source) * of_source + place_k;
-        if (slots[from] < 0) continue;
+        if (slots[from] < 0 || dead) continue;
         uint32_t home = place_k;
         if (give.sized)
             home = static_cast<uint32_t>(token_of(kernel, kernel.me, source)[place_k / kernel.top_k]) * kernel.top_k +
@@ -280,18 +306,11 @@ __global__ void __launch_bounds__(THREADS) push_outputs(const __grid_constant__ 
                      static_cast<size_t>(home) * kernel.row_vectors,
                  give.outputs + from * kernel.row_vectors, kernel.row_vectors);
     }
+    if (dead) return;
     finish(kernel, COMM_GPU_RETURN);
 }
 
 /* ---- around NCCL ---- */
-
-__device__ void mark(const comm_gpu_kernel_t &kernel, comm_gpu_phase_t phase)
-{
-    volatile comm_gpu_cell_t *cell = kernel.cell;
-    cell->phase = phase;
-    cell->layer = kernel.layer;
-    cell->progress = ++control_of(kernel, kernel.me)->epoch[0];
-}
 
 __global__ void __launch_bounds__(THREADS) fill_slots(const __grid_constant__ push_t push, int32_t *slots_out)
 {
@@ -303,7 +322,8 @@ __global__ void __launch_bounds__(THREADS) fill_slots(const __grid_constant__ pu
         for (uint32_t rank = 0; rank < kernel.ranks; rank++)
             slots_out[rank * pairs + i] = place.rank == static_cast<int>(rank) ? place.slot : -1;
     }
-    if (blockIdx.x == 0 && threadIdx.x == 0) mark(kernel, COMM_GPU_DISPATCH);
+    if (blockIdx.x == 0 && threadIdx.x == 0)
+        mark(kernel, COMM_GPU_DISPATCH, ++control_of(kernel, kernel.me)->epoch[COMM_GPU_DISPATCH]);
 }
 
 __global__ void __launch_bounds__(THREADS)
@@ -323,7 +343,7 @@ __global__ void __launch_bounds__(THREADS)
 
 __global__ void mark_progress(const __grid_constant__ comm_gpu_kernel_t kernel, comm_gpu_phase_t phase)
 {
-    mark(kernel, phase);
+    mark(kernel, phase, ++control_of(kernel, kernel.me)->epoch[COMM_GPU_DISPATCH]);
 }
 
 /* ---- launching ---- */

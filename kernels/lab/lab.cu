@@ -52,7 +52,7 @@ bool lab_case(lab_t *lab, const char *format, ...)
     va_end(arguments);
     if (lab->only != NULL && strstr(lab->name, lab->only) == NULL) return false;
     if (lab->budget_seconds > 0 && lab_seconds() - lab->began > lab->budget_seconds) {
-        printf("%-44s skipped: the budget of %.0f s is spent\n", lab->name, lab->budget_seconds);
+        if (lab->rank == 0) printf("%-44s skipped: the budget of %.0f s is spent\n", lab->name, lab->budget_seconds);
         return false;
     }
     lab->deadline = lab_seconds() + CASE_SECONDS;
@@ -62,6 +62,7 @@ bool lab_case(lab_t *lab, const char *format, ...)
 void lab_record(lab_t *lab, const lab_field_t *field, uint32_t count)
 {
     lab->deadline = 0;
+    if (lab->rank != 0) return;
     printf("%-44s", lab->name);
     for (uint32_t i = 0; i < count; i++) printf("  %s %.6g", field[i].name, field[i].value);
     printf("\n");
@@ -82,11 +83,32 @@ void lab_wrong(lab_t *lab, const char *format, ...)
     vsnprintf(text, sizeof(text), format, arguments);
     va_end(arguments);
     lab->failures++;
-    printf("%-44s  WRONG: %s\n", lab->name, text);
+    printf("%-44s  rank %u WRONG: %s\n", lab->name, lab->rank, text);
     fflush(stdout);
     if (lab->json == NULL) return;
     fprintf(lab->json, "{\"case\": \"%s\", \"wrong\": \"%s\"}\n", lab->name, text);
     fflush(lab->json);
+}
+
+/* ---- ranks ---- */
+
+cot_status_t lab_largest(lab_t *lab, double *value)
+{
+    const cot_deadline_t deadline = cot_deadline_in_ms(20000);
+    for (uint32_t r = 0; r < lab->ranks; r++)
+        if (r != lab->rank) COT_TRY(comm_send(lab->link, r, COMM_TAG_RESULT, value, sizeof(*value)));
+    double largest = *value;
+    for (uint32_t r = 0; r < lab->ranks; r++) {
+        comm_message_t message;
+        if (r == lab->rank) continue;
+        COT_TRY(comm_receive(lab->link, r, COMM_TAG_RESULT, deadline, "a time", &message));
+        double other;
+        if (message.count != sizeof(other)) return cot_fail(COT_ERR_PROTOCOL, "rank %u sent no time", r);
+        memcpy(&other, message.bytes, sizeof(other));
+        largest = std::max(largest, other);
+    }
+    *value = largest;
+    return COT_OK;
 }
 
 /* ---- memory and data ---- */

@@ -13,6 +13,7 @@
 #include <stdio.h>
 
 extern "C" {
+#include "comm/comm.h"
 #include "model/config.h"
 }
 
@@ -21,6 +22,9 @@ extern "C" {
 
 struct lab {
     model_config_t config;
+    comm_link_t *link; /* to the other ranks under mpirun; alone a fabric of one */
+    uint32_t rank, ranks;
+    int gpu;                                   /* CUDA's number of it */
     uint32_t rows[LAB_MAX_COUNTS], rows_count; /* --rows */
     uint64_t seed, random;
     double budget_seconds, began; /* seconds of the monotonic clock */
@@ -60,7 +64,7 @@ void lab_record(lab_t *lab, const lab_field_t *field, uint32_t count);
         lab_record(lab, fields_, sizeof(fields_) / sizeof(*fields_)); \
     } while (0)
 
-/* A wrong result: printed, counted, and recorded. */
+/* A wrong result: printed by whichever rank saw it, counted, and recorded. */
 __attribute__((format(printf, 2, 3))) void lab_wrong(lab_t *lab, const char *format, ...);
 
 /* ---- memory and data ---- */
@@ -96,6 +100,9 @@ cot_status_t lab_time(lab_t *lab, const lab_timing_t *timing, double *microsecon
 
 double lab_seconds(void);
 
+/* The largest of all ranks' values; collective. */
+cot_status_t lab_largest(lab_t *lab, double *value);
+
 /* Read bandwidth of a read-only kernel and the rate of an 8192^3 bf16 product of cuBLASLt, measured once a run. */
 cot_status_t lab_limits(lab_t *lab);
 
@@ -126,5 +133,9 @@ cot_status_t lab_in_order(lab_t *lab, const lab_blas_t *product);
 /* ---- stages ---- */
 cot_status_t lab_stage_limits(lab_t *lab);
 cot_status_t lab_stage_blocks(lab_t *lab);
+cot_status_t lab_stage_exchange(lab_t *lab);
+cot_status_t lab_stage_exchange_loop(lab_t *lab);
+cot_status_t lab_stage_layer(lab_t *lab);
+cot_status_t lab_stage_bits(lab_t *lab);
 
 #endif

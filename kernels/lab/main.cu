@@ -4,6 +4,11 @@
 
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <unistd.h>
+
+extern "C" {
+#include "base/log.h"
+}
 
 typedef struct {
     const char *name, *help;
@@ -14,6 +19,13 @@ static const stage_t STAGES[] = {
     {"blocks", "TMA, swizzle, wgmma, mma.sync: each building block alone against the host", lab_stage_blocks},
     {"limits", "read rate by ring size, k16 chains, cuBLASLt at the dense shapes and whether its bits are K-in-order",
      lab_stage_limits},
+    {"exchange", "dispatch and return between the GPUs of an mpirun, both transports: known rows, then time",
+     lab_stage_exchange},
+    {"exchange-loop", "exchanges until a peer is gone (--rows SECONDS, default 20): for tests that kill one",
+     lab_stage_exchange_loop},
+    {"layer", "whole layers as a graph on one GPU or several: decode batches of --rows at 1k context, prefill",
+     lab_stage_layer},
+    {"bits", "the same rows computed in every way must have the same bits", lab_stage_bits},
 };
 
 static int usage(FILE *out)
@@ -106,17 +118,39 @@ static cot_status_t run_stage(lab_t *lab, const char *name, size_t length)
     return cot_fail(COT_ERR_INVALID, "no stage %.*s: see coterie-lab --help", static_cast<int>(length), name);
 }
 
+/* Alone, or a rank of an mpirun whose GPU is that of its number on the host. */
+static cot_status_t join(lab_t *lab, int *argc, char ***argv)
+{
+    int launched = 1, gpus = 0;
+    if (!comm_launched(&launched)) {
+        lab->ranks = 1;
+        return comm_local_start(1, &lab->link);
+    }
+    COT_TRY(comm_mpi_start(argc, argv, &lab->link));
+    lab->rank = comm_rank(lab->link);
+    lab->ranks = comm_ranks(lab->link);
+    cot_log_set_rank(static_cast<int>(lab->rank));
+    KERN_CUDA_TRY(cudaGetDeviceCount(&gpus));
+    lab->gpu = static_cast<int>(comm_node_rank(lab->link));
+    if (lab->gpu >= gpus)
+        return cot_fail(COT_ERR_INVALID, "%d ranks on a host with %d GPUs: start at most one a GPU", lab->gpu + 1,
+                        gpus);
+    return COT_OK;
+}
+
 static cot_status_t run(lab_t *lab, int argc, char **argv)
 {
-    int device = 0;
-    COT_TRY(parse(lab, argc, argv, &device));
-    KERN_CUDA_TRY(cudaSetDevice(device));
-    KERN_CUDA_TRY(cudaGetDeviceProperties(&lab->device, device));
+    COT_TRY(join(lab, &argc, &argv));
+    COT_TRY(parse(lab, argc, argv, &lab->gpu));
+    KERN_CUDA_TRY(cudaSetDevice(lab->gpu));
+    KERN_CUDA_TRY(cudaGetDeviceProperties(&lab->device, lab->gpu));
     KERN_CUDA_TRY(cudaStreamCreateWithFlags(&lab->stream, cudaStreamNonBlocking));
     COT_TRY(lab_watch(lab));
     lab->began = lab_seconds();
-    printf("%s, %d multiprocessors, L2 %.0f MB, seed %llu\n", lab->device.name, lab->device.multiProcessorCount,
-           lab->device.l2CacheSize / 1e6, static_cast<unsigned long long>(lab->seed));
+    if (lab->rank == 0)
+        printf("%u x %s, %d multiprocessors, L2 %.0f MB, seed %llu\n", lab->ranks, lab->device.name,
+               lab->device.multiProcessorCount, lab->device.l2CacheSize / 1e6,
+               static_cast<unsigned long long>(lab->seed));
     for (const char *name = argv[1]; *name != '\0';) {
         size_t length = strcspn(name, ",");
         COT_TRY(run_stage(lab, name, length));
@@ -125,14 +159,29 @@ static cot_status_t run(lab_t *lab, int argc, char **argv)
     return COT_OK;
 }
 
+/* After a lost peer nothing that waits for it may be called: kernels, NCCL and MPI end with the process. */
+static void leave(lab_t *lab, cot_status_t status)
+{
+    if (status == COT_ERR_PEER_LOST || status == COT_ERR_TIMEOUT) {
+        fflush(NULL);
+        _exit(cot_exit_code(status));
+    }
+    if (lab->link == NULL) return;
+    if (comm_launched(NULL))
+        comm_mpi_finish(lab->link, 5000);
+    else
+        comm_local_finish(1, &lab->link);
+}
+
 int main(int argc, char **argv)
 {
     if (argc >= 2 && strcmp(argv[1], "--help") == 0) return usage(stdout);
     if (argc < 2 || argv[1][0] == '-') return usage(stderr);
     lab_t lab = {};
     cot_status_t status = run(&lab, argc, argv);
-    if (status != COT_OK) fprintf(stderr, "coterie-lab: %s\n", cot_error_text());
+    if (status != COT_OK) fprintf(stderr, "coterie-lab: rank %u: %s\n", lab.rank, cot_error_text());
     if (lab.json != NULL) fclose(lab.json);
+    leave(&lab, status);
     if (status == COT_OK && lab.failures > 0) {
         printf("%u wrong\n", lab.failures);
         return 1;
