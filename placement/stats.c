@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define TOLERANCE 0.02
+#define PAIRS_MAX ((uint64_t)1 << 27) /* layers x experts x experts: 1 GiB of counts */
 
 void place_stats_destroy(place_stats_t *stats)
 {
@@ -41,6 +42,10 @@ static cot_status_t take_shape(place_stats_t *stats, const place_trace_t *trace)
     if (stats->layer_index == NULL || stats->load == NULL)
         return cot_fail(COT_ERR_NO_MEMORY, "no memory for the counts of %u experts", stats->experts);
     memcpy(stats->layer_index, info->layer_index, stats->layers * sizeof(*stats->layer_index));
+    if ((uint64_t)stats->layers * stats->experts * stats->experts > PAIRS_MAX &&
+        (place_trace_has_transition(trace) || place_trace_has_coactivation(trace)))
+        return cot_fail(COT_ERR_LIMIT, "%u layers of %u experts have more pairs than are counted", stats->layers,
+                        stats->experts);
     if (stats->layers > 1 && place_trace_has_transition(trace)) {
         stats->transition = cot_calloc(pair_count(stats, stats->layers - 1), sizeof(*stats->transition));
         if (stats->transition == NULL) return cot_fail(COT_ERR_NO_MEMORY, "no memory for the transitions");
