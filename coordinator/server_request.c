@@ -15,6 +15,7 @@ struct coord_call {
     coord_text_t text;
     bool stream, want_tops, ignore_eos;
     bool stopped;        /* a stop text is complete */
+    bool cancelled;      /* by its client */
     cot_status_t status; /* why it had to be given up */
     uint32_t prompt_tokens, generated, max_tokens;
     /* What the next Delta brings: i32, f32, and for each token the number and then the ids and logprobs of its tops. */
@@ -193,7 +194,12 @@ static void on_finished(void *user, coord_finish_t finish, const char *error)
         [COORD_FINISH_ERROR] = COTERIE__FINISH__FAILED,
     };
     coord_call_t *call = user;
-    send_last(call, call->stopped ? COTERIE__FINISH__STOP : FINISH[finish], error);
+    Coterie__Finish last = call->stopped ? COTERIE__FINISH__STOP : FINISH[finish];
+    if (last == COTERIE__FINISH__CANCELLED_BY_CLIENT && !call->cancelled) { /* then it is the server that ends */
+        last = COTERIE__FINISH__FAILED;
+        error = "the server ended before the answer was whole; another one can resume it";
+    }
+    send_last(call, last, error);
     unlink_call(call);
     free_call(call);
 }
@@ -381,7 +387,9 @@ void coord_call_start(coord_connection_t *connection, uint64_t id, const Coterie
 void coord_call_cancel(coord_connection_t *connection, uint64_t id)
 {
     coord_call_t *call = find_call(connection, id);
-    if (call != NULL) coord_engine_cancel(connection->server->engine, call->request);
+    if (call == NULL) return;
+    call->cancelled = true;
+    coord_engine_cancel(connection->server->engine, call->request);
 }
 
 void coord_calls_end(coord_connection_t *connection)

@@ -405,6 +405,24 @@ static void while_loading_clients_are_told_so(void **state)
     server_world_finish(&world);
 }
 
+/* As when --drain-timeout has passed: the client did not ask for it. */
+static void a_server_that_ends_is_no_cancellation(void **state)
+{
+    (void)state;
+    server_world_t world;
+    server_world_init(&world);
+    world.engine.hold = true;
+    server_world_start(&world);
+    int fd = raw_admitted(&world);
+    raw_generate(fd, 1, 5);
+    server_world_await_live(&world, 1);
+    server_world_stop(&world);
+    cot_buffer_t text = {0};
+    assert_int_equal(raw_collect(fd, 1, &text), COTERIE__FINISH__FAILED);
+    cot_buffer_free(&text);
+    close(fd);
+}
+
 static void draining_lets_requests_finish(void **state)
 {
     (void)state;
@@ -487,6 +505,7 @@ int main(void)
         cmocka_unit_test(a_failed_engine_is_reported),
         cmocka_unit_test(without_memory_only_the_request_suffers),
         cmocka_unit_test(while_loading_clients_are_told_so),
+        cmocka_unit_test(a_server_that_ends_is_no_cancellation),
         cmocka_unit_test(draining_lets_requests_finish),
         cmocka_unit_test(the_status_names_the_ranks),
     };
