@@ -8,7 +8,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 . deploy/guard.sh
 
-what=() model=tests/fixtures/lab/qwen3-30b-a3b stages= json=()
+what=() model=tests/fixtures/shapes/qwen3-30b-a3b stages= json=()
 while [ $# -gt 0 ]; do
     case "$1" in
         --check|--time) what=("$1"); shift ;;
@@ -51,4 +51,7 @@ done
 [ "$gpus" -gt 1 ] && for stage in exchange layer bits; do
     case ",${stages:-$stage}," in *",$stage,"*) all "$stage" ;; esac
 done
+if [ "$gpus" -gt 1 ] && [ -z "$stages" ] && [ "${what[*]-}" != --time ]; then
+    guard_run timeout 240 tests/comm/gpu_fault.sh "$lab" "$model" || { echo "FAILED: a peer that stops or dies"; bad=1; }
+fi
 exit $bad

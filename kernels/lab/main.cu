@@ -106,16 +106,20 @@ static cot_status_t parse(lab_t *lab, int argc, char **argv, int *device)
     return COT_OK;
 }
 
-static cot_status_t run_stage(lab_t *lab, const char *name, size_t length)
+/* The stage whose name `list` begins with, up to a comma; NULL: there is none. */
+static const stage_t *find_stage(const char *list)
 {
+    const size_t length = strcspn(list, ",");
     for (const stage_t &stage : STAGES)
-        if (strlen(stage.name) == length && strncmp(name, stage.name, length) == 0) {
-            cot_status_t status = stage.run(lab);
-            cudaDeviceSynchronize();
-            lab_release(lab);
-            return status;
-        }
-    return cot_fail(COT_ERR_INVALID, "no stage %.*s: see coterie-lab --help", static_cast<int>(length), name);
+        if (strlen(stage.name) == length && strncmp(list, stage.name, length) == 0) return &stage;
+    cot_fail(COT_ERR_INVALID, "no stage %.*s: see coterie-lab --help", static_cast<int>(length), list);
+    return NULL;
+}
+
+static const char *after_comma(const char *list)
+{
+    list += strcspn(list, ",");
+    return list + (*list == ',');
 }
 
 /* Alone, or a rank of an mpirun whose GPU is that of its number on the host. */
@@ -141,6 +145,8 @@ static cot_status_t join(lab_t *lab, int *argc, char ***argv)
 static cot_status_t run(lab_t *lab, int argc, char **argv)
 {
     COT_TRY(join(lab, &argc, &argv));
+    for (const char *list = argv[1]; *list != '\0'; list = after_comma(list))
+        if (find_stage(list) == NULL) return COT_ERR_INVALID;
     COT_TRY(parse(lab, argc, argv, &lab->gpu));
     KERN_CUDA_TRY(cudaSetDevice(lab->gpu));
     KERN_CUDA_TRY(cudaGetDeviceProperties(&lab->device, lab->gpu));
@@ -151,10 +157,10 @@ static cot_status_t run(lab_t *lab, int argc, char **argv)
         printf("%u x %s, %d multiprocessors, L2 %.0f MB, seed %llu\n", lab->ranks, lab->device.name,
                lab->device.multiProcessorCount, lab->device.l2CacheSize / 1e6,
                static_cast<unsigned long long>(lab->seed));
-    for (const char *name = argv[1]; *name != '\0';) {
-        size_t length = strcspn(name, ",");
-        COT_TRY(run_stage(lab, name, length));
-        name += length + (name[length] == ',');
+    for (const char *list = argv[1]; *list != '\0'; list = after_comma(list)) {
+        COT_TRY(find_stage(list)->run(lab));
+        KERN_CUDA_TRY(cudaDeviceSynchronize());
+        lab_release(lab);
     }
     return COT_OK;
 }
