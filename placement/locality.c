@@ -64,8 +64,8 @@ static void tally_windows(walk_t *walk, run_t run, tally_t *tally)
     memset(walk->at, 0, sizeof(walk->at));
     walk->at[0] = walk->experts;
     for (uint64_t row = run.begin; row < run.end; row++) {
-        slide(walk, row, 1);
         if (row - run.begin >= walk->window) slide(walk, row - walk->window, -1);
+        slide(walk, row, 1);
         if (row - run.begin + 1 < walk->window) continue;
         tally->windows++;
         for (uint32_t f = 0; f <= walk->window; f++) tally->experts_at[f] += walk->at[f];
