@@ -90,6 +90,7 @@
     X(WORK, "work", INT, "0", "rounds", COT_CMD_PLAN, "search this many rounds instead: the same plan for any number of threads") \
     X(SOLVER, "solver", STRING, "portfolio", "name", COT_CMD_PLAN, "one of those listed below") \
     X(FROM, "from", STRING, "", "file", COT_CMD_PLAN, "begin with this plan") \
+    X(CERTIFICATE, "certificate", STRING, "", "file", COT_CMD_PLAN | COT_CMD_PLAN_VERIFY, "the bound's proof; default: the plan's name with .cert.safetensors") \
     X(REPORT, "report", STRING, "", "file", COT_CMD_PLAN | COT_CMD_PLAN_EVALUATE, "write it all as one HTML page too") \
     X(MAX_MOVES, "max-moves", INT, "0", "", COT_CMD_PLAN, "with --from: move at most this many experts to ranks that do not hold them; 0: any number") \
     X(FORMAT, "format", STRING, "", "name", COT_CMD_TRACE | COT_CMD_CONVERT, "of the other program's file; default: by its name") \

@@ -54,6 +54,21 @@ static cot_status_t add_gram(const solve_problem_t *p, const solve_bound_config_
     return COT_OK;
 }
 
+static void add_up(const solve_problem_t *p, int64_t all, solve_bound_t *bound)
+{
+    bound->crossings = 0;
+    for (uint32_t i = 0; i < bound->levels; i++)
+        bound->crossings += bound->level[i].weight * (all - bound->level[i].within);
+    bound->dual = bound->crossings > 0;
+    bound->value = bound->crossings * SOLVE_UNIT + bound->traffic + p->load_weight * (bound->balance / SOLVE_UNIT) +
+                   p->load_weight * (bound->balance % SOLVE_UNIT) / SOLVE_UNIT;
+}
+
+static void tell(const solve_bound_config_t *config, const solve_bound_t *bound)
+{
+    if (config->better != NULL) config->better(config->user, bound->value);
+}
+
 static cot_status_t bound_crossings(const solve_problem_t *p, const solve_bound_config_t *config, solve_bound_t *bound)
 {
     int64_t all = 0;
@@ -61,10 +76,10 @@ static cot_status_t bound_crossings(const solve_problem_t *p, const solve_bound_
     for (size_t i = 0; i < (p->layers - 1) * pairs; i++) all += p->transition[i];
     COT_TRY(solve_find_levels(p, bound));
     for (uint32_t i = 0; i < bound->levels; i++) COT_TRY(solve_matching_bound(p, config, &bound->level[i]));
+    add_up(p, all, bound);
+    tell(config, bound);
     COT_TRY(add_gram(p, config, bound));
-    for (uint32_t i = 0; i < bound->levels; i++)
-        bound->crossings += bound->level[i].weight * (all - bound->level[i].within);
-    bound->dual = bound->crossings > 0;
+    add_up(p, all, bound);
     return COT_OK;
 }
 
@@ -91,14 +106,14 @@ cot_status_t solve_bound_create(const solve_problem_t *p, const solve_bound_conf
     bound->experts = p->experts;
     bound->ranks = p->ranks;
     cot_status_t status = p->load_weight != 0 ? bound_loads(p, bound) : COT_OK;
+    add_up(p, 0, bound);
     if (status == COT_OK && p->transition != NULL && p->objective != SOLVE_STEP_TIME)
         status = bound_crossings(p, config, bound);
     if (status != COT_OK) {
         solve_bound_destroy(bound);
         return status;
     }
-    bound->value = bound->crossings * SOLVE_UNIT + bound->traffic + p->load_weight * (bound->balance / SOLVE_UNIT) +
-                   p->load_weight * (bound->balance % SOLVE_UNIT) / SOLVE_UNIT;
+    tell(config, bound);
     *bound_out = bound;
     return COT_OK;
 }

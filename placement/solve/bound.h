@@ -47,8 +47,10 @@ typedef struct {
 } solve_bound_t;
 
 typedef struct {
-    cot_deadline_t deadline; /* a bound is returned in any case, a better one with more time */
-    const atomic_bool *stop; /* may be NULL */
+    cot_deadline_t deadline;                   /* a bound is returned in any case, a better one with more time */
+    const atomic_bool *stop;                   /* may be NULL */
+    void (*better)(void *user, int64_t value); /* told of a first bound, before the slow part; may be NULL */
+    void *user;
 } solve_bound_config_t;
 
 cot_status_t solve_bound_create(const solve_problem_t *problem, const solve_bound_config_t *config,

@@ -4,6 +4,7 @@
 
 #include "base/settings.h"
 
+#include <stddef.h>
 #include <stdint.h>
 
 typedef struct {
@@ -18,5 +19,8 @@ typedef struct {
 int solve_command(const cot_settings_t *settings);          /* [solve] TRACE… --cluster FILE --out FILE */
 int solve_evaluate_command(const cot_settings_t *settings); /* evaluate PLAN --fitted … --trace … --cluster FILE */
 int solve_verify_command(const cot_settings_t *settings);   /* verify PLAN --trace … --cluster FILE */
+
+/* Where PLAN's certificate is: `given` (--certificate), or else PLAN's name with .cert.safetensors for .plan.json. */
+void solve_certificate_path(const char *plan, const char *given, char *path_out, size_t bytes);
 
 #endif

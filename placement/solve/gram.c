@@ -167,7 +167,7 @@ static void couple(cholesky_t *c, uint32_t layer)
 
 /* Positive semidefinite for certain: the factorisation of the matrix less `shift` runs through, where the shift is more
  * than all rounding can come to (Rump, "Verification of positive definiteness", BIT 46, 2006: gamma x trace). */
-static bool is_definite(cholesky_t *c, const int64_t *diagonal, int64_t centre)
+static bool is_definite(const gram_t *gram, cholesky_t *c, const int64_t *diagonal, int64_t centre)
 {
     const solve_problem_t *p = c->problem;
     size_t n = p->experts;
@@ -176,7 +176,7 @@ static bool is_definite(cholesky_t *c, const int64_t *diagonal, int64_t centre)
     double shift = ceil(trace * 2 * (double)(2 * n + 3) * 0x1p-53) + 1;
     fill_block(c->block, n, diagonal, (double)centre, shift);
     for (uint32_t l = 0; l < p->layers; l++) {
-        if (!factor(c->block, n)) return false;
+        if (over(gram) || !factor(c->block, n)) return false;
         if (l + 1 == p->layers) break;
         fill_block(c->next, n, diagonal + (l + 1) * n, (double)centre, shift);
         couple(c, l);
@@ -198,10 +198,10 @@ static void lengthen(const gram_t *gram, double mean, double by, int64_t *diagon
 static void prove(const gram_t *gram, cholesky_t *c, int64_t centre, double mean, double *by_out)
 {
     double low = 0, high = 0;
-    for (int trial = 0; trial < TRIALS && (trial == 0 || !over(gram)); trial++) {
+    for (int trial = 0; trial < TRIALS && !over(gram); trial++) {
         double by = high == 0 ? 2e-4 * pow(2.5, trial) : sqrt(low * high);
         lengthen(gram, mean, by, c->diagonal);
-        if (is_definite(c, c->diagonal, centre))
+        if (is_definite(gram, c, c->diagonal, centre))
             high = by;
         else
             low = by;
@@ -217,7 +217,7 @@ static bool ascend_and_prove(gram_t *gram, cholesky_t *c, int64_t *diagonal, int
     size_t cells = solve_cells(gram->problem);
     double best = HUGE_VAL;
     scatter(gram);
-    for (size_t pass = 0; pass < sizeof(GAINS) / sizeof(*GAINS) && (pass == 0 || !over(gram)); pass++) {
+    for (size_t pass = 0; pass < sizeof(GAINS) / sizeof(*GAINS) && !over(gram); pass++) {
         ascend(gram, GAINS[pass]);
         double sum = 0, by = 0;
         for (size_t i = 0; i < cells; i++) sum += gram->length[i];

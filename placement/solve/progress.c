@@ -117,6 +117,14 @@ void solve_progress_better(void *user, int64_t value)
     pthread_mutex_unlock(&progress->mutex);
 }
 
+void solve_progress_bound(void *user, int64_t bound)
+{
+    solve_progress_t *progress = user;
+    pthread_mutex_lock(&progress->mutex);
+    if (bound > progress->config.bound) progress->config.bound = bound;
+    pthread_mutex_unlock(&progress->mutex);
+}
+
 void solve_progress_end(solve_progress_t *progress)
 {
     pthread_mutex_lock(&progress->mutex);

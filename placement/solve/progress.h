@@ -24,6 +24,7 @@ typedef struct {
 } solve_progress_config_t;
 
 cot_status_t solve_progress_create(const solve_progress_config_t *config, solve_progress_t **progress_out);
+void solve_progress_bound(void *progress, int64_t bound);  /* a better bound, in thousandths */
 void solve_progress_better(void *progress, int64_t value); /* solve_context_t's `better` */
 /* Ends the line and the thread; the points stay until destroy. */
 void solve_progress_end(solve_progress_t *progress);

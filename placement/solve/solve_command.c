@@ -6,9 +6,11 @@
 #include "base/memory.h"
 #include "base/signals.h"
 #include "base/threads.h"
+#include "placement/solve/certificate.h"
 #include "placement/solve/evaluate.h"
 #include "placement/solve/inputs.h"
 #include "placement/solve/progress.h"
+#include "placement/solve/proof.h"
 #include "placement/solve/solvers.h"
 
 #include <math.h>
@@ -16,6 +18,7 @@
 #include <string.h>
 
 #define SECONDS_MAX 1e7
+#define WIDE_GAP 0.02
 
 /* One run of the command, from the inputs to the judged answer. */
 typedef struct {
@@ -31,12 +34,16 @@ typedef struct {
     solve_progress_t *progress;
     solve_answer_t answer;
     solve_figures_t figures;
+    solve_proof_t *finder; /* of the bound */
+    solve_bound_t *proved;
     int64_t bound;
     const char *proof;
 } run_t;
 
 static void free_run(run_t *run)
 {
+    solve_proof_destroy(run->finder); /* it tells the progress */
+    solve_bound_destroy(run->proved);
     solve_progress_destroy(run->progress);
     place_plan_destroy(run->start);
     place_plan_destroy(run->answer.plan);
@@ -98,29 +105,6 @@ static cot_status_t load_start(run_t *run)
     return COT_OK;
 }
 
-/* Largest of mean and hottest expert over its possible copies, in each layer: nothing can be below. */
-static int64_t load_bound(const solve_problem_t *problem)
-{
-    double rate = 0;
-    int64_t fastest = INT64_MAX, sum = 0;
-    for (uint32_t r = 0; r < problem->ranks; r++) {
-        rate += 1 / (double)problem->slowness[r];
-        if (problem->slowness[r] < fastest) fastest = problem->slowness[r];
-    }
-    int64_t copies = problem->free_slots + 1 < problem->ranks ? problem->free_slots + 1 : problem->ranks;
-    for (uint32_t l = 0; l < problem->layers; l++) {
-        int64_t total = 0, hottest = 0;
-        for (uint32_t e = 0; e < problem->experts; e++) {
-            int64_t load = problem->load[(size_t)l * problem->experts + e];
-            total += load;
-            if (load > hottest) hottest = load;
-        }
-        int64_t mean = (int64_t)((double)total / rate), alone = hottest * fastest / copies;
-        sum += mean > alone ? mean : alone;
-    }
-    return (int64_t)((double)problem->load_weight / SOLVE_UNIT * (double)sum * (1 - 1e-12));
-}
-
 /* ---- after ---- */
 
 static cot_status_t add_notes(run_t *run, double seconds)
@@ -134,6 +118,14 @@ static cot_status_t add_notes(run_t *run, double seconds)
                               "made_by", "solver", run->solver->name, "seed", (json_int_t)run->context.seed, "work",
                               (json_int_t)run->answer.work, "seconds", seconds, "version", COTERIE_VERSION, "traces",
                               traces);
+    json_t *objective = json_object_get(extra, "objective"); /* with what verify needs to compute it again */
+    if (p->objective == SOLVE_WEIGHTED) json_object_set_new(objective, "lambda", json_real(run->inputs.config.lambda));
+    if (p->objective == SOLVE_STEP_TIME || p->decode) {
+        json_object_set_new(objective, "step_tokens", json_integer((json_int_t)p->step_tokens));
+        json_object_set_new(objective, "decode", json_boolean(p->decode));
+    }
+    if (run->answer.note[0] != '\0')
+        json_object_set_new(json_object_get(extra, "made_by"), "note", json_string(run->answer.note));
     json_decref(traces);
     if (extra == NULL) return cot_fail(COT_ERR_NO_MEMORY, "no memory for the plan's notes");
     json_decref(run->answer.plan->extra);
@@ -181,6 +173,11 @@ static void print_result(const run_t *run, double seconds)
     }
     printf("%s %.6g %s; nothing is below %.6g (%s): gap %.2f %%\n", solve_objective_name(p->objective), value,
            solve_unit(p), bound, run->proof, 100 * gap);
+    if (gap > WIDE_GAP)
+        printf(
+            "the gap is how far the bound is from the plan: how much of it is the bound's weakness and how much could "
+            "still be gained is unknown\n");
+    if (run->answer.note[0] != '\0') printf("%s: %s\n", run->solver->name, run->answer.note);
     printf("%s, seed %llu, work %llu, %.2f s; %s\n", run->solver->name, (unsigned long long)run->context.seed,
            (unsigned long long)run->answer.work, seconds, cot_settings_string(run->settings, COT_SET_OUT));
 }
@@ -193,11 +190,8 @@ static cot_status_t prepare(run_t *run)
     COT_TRY(solve_inputs_load(run->settings, run->traces, run->trace_count, &run->inputs));
     COT_TRY(solve_problem_create(&run->inputs.config, &run->problem));
     COT_TRY(load_start(run));
-    run->bound = load_bound(run->problem);
-    run->proof = "load";
     const solve_progress_config_t config = {.problem = run->problem,
                                             .began_ns = run->began_ns,
-                                            .bound = run->bound,
                                             .deadline = run->context.deadline,
                                             .quiet = cot_settings_switch(run->settings, COT_SET_JSON)};
     COT_TRY(solve_progress_create(&config, &run->progress));
@@ -207,21 +201,51 @@ static cot_status_t prepare(run_t *run)
     return COT_OK;
 }
 
+/* The bound is sought beside the search; a tenth of the time is left for what comes after. */
+static cot_status_t start_proof(run_t *run)
+{
+    cot_deadline_t deadline = run->context.deadline;
+    if (deadline != COT_NEVER) deadline -= (deadline - run->began_ns) / 10;
+    const solve_proof_config_t config = {
+        .problem = run->problem, .deadline = deadline, .better = solve_progress_bound, .user = run->progress};
+    return solve_proof_start(&config, &run->finder);
+}
+
+/* Whoever proved the plan optimal needs no bound; else it is waited for, but for no longer than the plan. */
+static cot_status_t end_proof(run_t *run)
+{
+    bool proved = run->answer.proved != SOLVE_NOT_PROVED;
+    COT_TRY(solve_proof_finish(run->finder, proved || solve_context_over(&run->context), &run->proved));
+    run->bound = run->proved->value;
+    run->proof = run->proved->dual ? "dual" : "load";
+    if (!proved) return COT_OK;
+    run->bound = run->figures.value;
+    run->proof = run->answer.proved == SOLVE_PROVED_DP ? "dp" : "exhaustive";
+    return COT_OK;
+}
+
+static cot_status_t save_certificate(const run_t *run)
+{
+    char path[4096];
+    solve_certificate_path(cot_settings_string(run->settings, COT_SET_OUT),
+                           cot_settings_string(run->settings, COT_SET_CERTIFICATE), path, sizeof(path));
+    return solve_certificate_save(run->proved, solve_objective_name(run->problem->objective), path);
+}
+
 static cot_status_t solve(run_t *run)
 {
     COT_TRY(prepare(run));
+    COT_TRY(start_proof(run));
     cot_status_t status = run->solver->solve(run->problem, &run->context, &run->answer);
-    solve_progress_end(run->progress);
     COT_TRY(status);
     COT_TRY(solve_evaluate(run->problem, run->answer.plan, &run->figures));
-    if (run->answer.proved != SOLVE_NOT_PROVED) {
-        run->bound = run->figures.value;
-        run->proof = run->answer.proved == SOLVE_PROVED_DP ? "dp" : "exhaustive";
-    }
+    COT_TRY(end_proof(run));
+    solve_progress_end(run->progress);
     double seconds = (double)(cot_now_ns() - run->began_ns) / 1e9;
     COT_TRY(name_plan(run));
     COT_TRY(add_notes(run, seconds));
     COT_TRY(place_plan_save(run->answer.plan, cot_settings_string(run->settings, COT_SET_OUT)));
+    COT_TRY(save_certificate(run));
     print_result(run, seconds);
     return COT_OK;
 }

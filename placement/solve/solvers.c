@@ -1,6 +1,7 @@
 #include "placement/solve/solvers.h"
 
 #include "base/memory.h"
+#include "placement/solve/baselines.h"
 #include "placement/solve/portfolio.h"
 
 #include <string.h>
@@ -23,6 +24,9 @@ static cot_status_t contiguous(const solve_problem_t *problem, const solve_conte
 const solve_solver_t SOLVE_SOLVERS[] = {
     {"portfolio", "all of the search on all cores; the default", solve_portfolio},
     {"contiguous", "experts in equal runs, as engines do by default", contiguous},
+    {"lpt", "hottest expert first to the rank done soonest (Graham 1969), layer by layer", solve_lpt},
+    {"eplb", "DeepSeek's EPLB, hierarchical: replicas of hot experts, packed by node, then by rank", solve_eplb},
+    {"eplb-global", "DeepSeek's EPLB, global", solve_eplb_global},
 };
 const uint32_t SOLVE_SOLVER_COUNT = sizeof(SOLVE_SOLVERS) / sizeof(*SOLVE_SOLVERS);
 

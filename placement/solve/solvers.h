@@ -34,7 +34,8 @@ typedef enum { SOLVE_NOT_PROVED, SOLVE_PROVED_DP, SOLVE_PROVED_EXHAUSTIVE } solv
 typedef struct {
     place_plan_t *plan; /* the caller's: place_plan_destroy */
     solve_proved_t proved;
-    uint64_t work; /* rounds done: `work` that gives this plan again, if it was not stopped within one */
+    uint64_t work;  /* rounds done: `work` that gives this plan again, if it was not stopped within one */
+    char note[160]; /* how it went, where a word is needed; "" else */
 } solve_answer_t;
 
 typedef struct {
