@@ -30,10 +30,10 @@
     X(LOG_LEVEL, "log-level", STRING, "info", "", ~0U, "error, warn, info or debug") \
     X(DTYPE, "dtype", STRING, "auto", "", COT_CMD_RANKS, "activations: auto, bfloat16 or float32") \
     X(LOAD_FORMAT, "load-format", STRING, "auto", "", COT_CMD_RANKS, "auto (the files) or dummy (made-up weights)") \
-    X(SEED, "seed", INT, "", "", COT_CMD_ENGINE | COT_CMD_GENERATE | COT_CMD_BENCH | COT_CMD_PLAN | COT_CMD_TRACE, "of dummy weights, search, split (0); sampling (random)") \
+    X(SEED, "seed", INT, "", "", COT_CMD_ENGINE | COT_CMD_GENERATE | COT_CMD_BENCH | COT_CMD_PLAN | COT_CMD_PLAN_EVALUATE | COT_CMD_TRACE, "of dummy weights, search, split (0); sampling (random)") \
     X(ISA, "isa", STRING, "auto", "", COT_CMD_RANKS | COT_RARE, "auto, scalar, avx2, avx512 or avx512_bf16") \
     X(BACKEND, "backend", STRING, "cpu", "", COT_CMD_RANKS | COT_RARE, "cpu, or ref (slow, the tests' oracle)") \
-    X(THREADS, "threads", INT, "0", "", COT_CMD_RANKS | COT_CMD_PLAN, "of a worker or a search; 0: its share of the cores") \
+    X(THREADS, "threads", INT, "0", "", COT_CMD_RANKS | COT_CMD_PLAN | COT_CMD_PLAN_EVALUATE, "of a worker or a search; 0: its share of the cores") \
     X(PLAN, "plan", STRING, "", "file", COT_CMD_ENGINE, "expert placement, or auto; default contiguous") \
     X(TRACE, "trace", LIST, "", "file", COT_CMD_ENGINE | COT_CMD_LISTS, "routing: --plan auto plans for it, others judge by it") \
     X(FITTED, "fitted", LIST, "", "file", COT_CMD_PLAN_EVALUATE, "the traces that the plan was made from") \
@@ -86,13 +86,13 @@
     X(EXCHANGE, "exchange", STRING, "home", "name", COT_CMD_PLANS, "exchange plan that the engine runs: home, shuffle or coherent") \
     X(DECODE, "decode", SWITCH, "false", "", COT_CMD_PLANS, "load is activated experts in steps of --step-tokens, not rows") \
     X(STEP_TOKENS, "step-tokens", INT, "256", "tokens", COT_CMD_PLANS, "tokens of one engine step over all ranks: how often latencies are paid") \
-    X(TIME_LIMIT, "time-limit", NUMBER, "20", "s", COT_CMD_PLAN, "seconds from the process's start to the plan; decimals allowed") \
-    X(WORK, "work", INT, "0", "rounds", COT_CMD_PLAN, "search this many rounds instead: the same plan for any number of threads") \
+    X(TIME_LIMIT, "time-limit", NUMBER, "20", "s", COT_CMD_PLAN | COT_CMD_PLAN_EVALUATE, "seconds from the process's start to the plan; decimals allowed") \
+    X(WORK, "work", INT, "0", "rounds", COT_CMD_PLAN | COT_CMD_PLAN_EVALUATE, "search this many rounds instead: the same plan for any number of threads") \
     X(SOLVER, "solver", STRING, "portfolio", "name", COT_CMD_PLAN, "one of those listed below") \
     X(FROM, "from", STRING, "", "file", COT_CMD_PLAN, "begin with this plan") \
     X(CERTIFICATE, "certificate", STRING, "", "file", COT_CMD_PLAN | COT_CMD_PLAN_VERIFY, "the bound's proof; default: the plan's name with .cert.safetensors") \
     X(REPORT, "report", STRING, "", "file", COT_CMD_PLAN | COT_CMD_PLAN_EVALUATE, "write it all as one HTML page too") \
-    X(MAX_MOVES, "max-moves", INT, "0", "", COT_CMD_PLAN, "with --from: move at most this many experts to ranks that do not hold them; 0: any number") \
+    X(MAX_MOVES, "max-moves", INT, "0", "", COT_CMD_PLAN | COT_CMD_PLAN_EVALUATE, "with --from: move at most this many experts to ranks that do not hold them; 0: any number") \
     X(FORMAT, "format", STRING, "", "name", COT_CMD_TRACE | COT_CMD_CONVERT, "of the other program's file; default: by its name") \
     X(EXPERTS, "experts", INT, "0", "", COT_CMD_TRACE | COT_CMD_CONVERT, "of an MoE layer; 0: as the file says") \
     X(LAYERS, "layers", STRING, "", "list", COT_CMD_TRACE | COT_CMD_CONVERT, "their numbers in the model, like 3-60 or 1,3,5") \

@@ -13,6 +13,10 @@
 static const solve_command_t COMMANDS[] = {
     {"solve", COT_CMD_PLAN, "TRACE… --cluster FILE --out FILE", "place the experts by what the traces show",
      "`solve` may be left out. Ctrl-C, or the end of --time-limit, gives the best plan found so far.", solve_command},
+    {"evaluate", COT_CMD_PLAN_EVALUATE, "PLAN --fitted TRACE… --trace TRACE… --cluster FILE",
+     "what a plan gains, on the traffic it was made from and on other traffic",
+     "Beside contiguous, LPT and EPLB (made from the fitted traces); and when planning anew pays.",
+     solve_evaluate_command},
     {"verify", COT_CMD_PLAN_VERIFY, "PLAN --trace FILE… --cluster FILE", "check a plan's value and its proof",
      "The bound comes from the certificate beside the plan, summed up anew by code that shares nothing with the "
      "solvers.",
