@@ -173,7 +173,8 @@ static void leave(lab_t *lab, cot_status_t status)
         _exit(cot_exit_code(status));
     }
     if (lab->link == NULL) return;
-    if (comm_launched(NULL))
+    int launched;
+    if (comm_launched(&launched))
         comm_mpi_finish(lab->link, 5000);
     else
         comm_local_finish(1, &lab->link);
@@ -183,13 +184,13 @@ int main(int argc, char **argv)
 {
     if (argc >= 2 && strcmp(argv[1], "--help") == 0) return usage(stdout);
     if (argc < 2 || argv[1][0] == '-') return usage(stderr);
-    lab_t lab = {};
-    cot_status_t status = run(&lab, argc, argv);
-    if (status != COT_OK) fprintf(stderr, "coterie-lab: rank %u: %s\n", lab.rank, cot_error_text());
-    if (lab.json != NULL) fclose(lab.json);
-    leave(&lab, status);
-    if (status == COT_OK && lab.failures > 0) {
-        printf("%u wrong\n", lab.failures);
+    lab_t *lab = new lab_t{}; /* stays until the process ends: the watchdog looks at it */
+    cot_status_t status = run(lab, argc, argv);
+    if (status != COT_OK) fprintf(stderr, "coterie-lab: rank %u: %s\n", lab->rank, cot_error_text());
+    if (lab->json != NULL) fclose(lab->json);
+    leave(lab, status);
+    if (status == COT_OK && lab->failures > 0) {
+        printf("%u wrong\n", lab->failures);
         return 1;
     }
     return cot_exit_code(status);
