@@ -169,6 +169,16 @@ void cot_output_discard(cot_output_t *output)
     free_names(output);
 }
 
+cot_status_t cot_file_write(const char *path, const void *bytes, size_t count)
+{
+    cot_output_t output = {0};
+    COT_TRY(cot_output_open(path, &output));
+    cot_status_t status = cot_output_write(&output, bytes, count);
+    if (status == COT_OK) status = cot_output_commit(&output);
+    cot_output_discard(&output);
+    return status;
+}
+
 char *cot_path_join(const char *directory, const char *name)
 {
     size_t length = strlen(directory);

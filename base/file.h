@@ -34,6 +34,9 @@ cot_status_t cot_output_write(cot_output_t *output, const void *bytes, size_t co
 cot_status_t cot_output_commit(cot_output_t *output);
 void cot_output_discard(cot_output_t *output); /* after commit or a failed open: does nothing */
 
+/* All of these: a whole file at once. */
+cot_status_t cot_file_write(const char *path, const void *bytes, size_t count);
+
 /* DIRECTORY/NAME; NULL when out of memory. Free with cot_free. */
 char *cot_path_join(const char *directory, const char *name);
 

@@ -92,15 +92,11 @@ static cot_status_t write_cluster(coord_auto_plan_t *planner)
         return planner->cluster != NULL ? COT_OK : cot_fail(COT_ERR_NO_MEMORY, "no memory for the cluster's path");
     }
     cot_buffer_t text = {0};
-    cot_output_t output = {0};
     cot_status_t status = coord_describe_cluster(planner->config.fleet, planner->config.need->experts,
                                                  cot_settings_bytes(settings, COT_SET_KV_MEMORY), &text);
     planner->cluster = cot_path_join(planner->folder, "job.cluster.json");
     if (status == COT_OK && planner->cluster == NULL) status = cot_fail(COT_ERR_NO_MEMORY, "no memory for a path");
-    if (status == COT_OK) status = cot_output_open(planner->cluster, &output);
-    if (status == COT_OK) status = cot_output_write(&output, text.data, text.size);
-    if (status == COT_OK) status = cot_output_commit(&output);
-    cot_output_discard(&output);
+    if (status == COT_OK) status = cot_file_write(planner->cluster, text.data, text.size);
     if (status == COT_OK) {
         cot_log_info("--plan auto without --cluster plans for this job, with usual figures for the links:");
         log_lines(&text);

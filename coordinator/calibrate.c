@@ -444,13 +444,9 @@ static cot_status_t write_cluster(calibration_t *calibration)
 {
     const char *path = cot_settings_string(calibration->config->settings, COT_SET_OUT);
     cot_buffer_t text = {0};
-    cot_output_t output = {0};
     cot_status_t status = put_cluster(calibration, &text);
-    if (status == COT_OK) status = cot_output_open(path, &output);
-    if (status == COT_OK) status = cot_output_write(&output, text.data, text.size);
-    if (status == COT_OK) status = cot_output_commit(&output);
+    if (status == COT_OK) status = cot_file_write(path, text.data, text.size);
     if (status == COT_OK) cot_log_info("written to %s", path);
-    cot_output_discard(&output);
     cot_buffer_free(&text);
     return status;
 }

@@ -285,12 +285,8 @@ static cot_status_t print_ascend(const table_t *table, cot_buffer_t *out)
 static cot_status_t save_text(place_foreign_t format, const char *path, const table_t *table)
 {
     cot_buffer_t text = {0};
-    cot_output_t output = {0};
     cot_status_t status = format == PLACE_FOREIGN_TRTLLM ? print_trtllm(table, &text) : print_ascend(table, &text);
-    if (status == COT_OK) status = cot_output_open(path, &output);
-    if (status == COT_OK) status = cot_output_write(&output, text.data, text.size);
-    if (status == COT_OK) status = cot_output_commit(&output);
-    cot_output_discard(&output);
+    if (status == COT_OK) status = cot_file_write(path, text.data, text.size);
     cot_buffer_free(&text);
     return status;
 }

@@ -219,32 +219,30 @@ cot_status_t place_npy_integer(const place_npy_t *npy, uint64_t index, int64_t *
 
 /* ---- writing ---- */
 
+/* Magic, version, the header's length, the header: padded so that the numbers begin at a multiple of ALIGNMENT. */
+static cot_status_t put_header(cot_buffer_t *out, uint32_t dims, const uint64_t *shape)
+{
+    enum { FIXED = MAGIC_BYTES + 4 };
+    COT_TRY(cot_buffer_append(out, MAGIC "\x01\x00\x00", FIXED));
+    COT_TRY(cot_buffer_printf(out, "{'descr': '<i8', 'fortran_order': False, 'shape': ("));
+    for (uint32_t d = 0; d < dims; d++)
+        COT_TRY(cot_buffer_printf(out, d > 0 ? ", %llu" : "%llu", (unsigned long long)shape[d]));
+    COT_TRY(cot_buffer_printf(out, dims == 1 ? ",), }" : "), }"));
+    while ((out->size + 1) % ALIGNMENT != 0) COT_TRY(cot_buffer_append(out, " ", 1));
+    COT_TRY(cot_buffer_append(out, "\n", 1));
+    out->data[MAGIC_BYTES + 2] = (uint8_t)(out->size - FIXED);
+    out->data[MAGIC_BYTES + 3] = (uint8_t)((out->size - FIXED) >> 8);
+    return COT_OK;
+}
+
 cot_status_t place_npy_save(const char *path, const int64_t *values, uint32_t dims, const uint64_t *shape)
 {
-    cot_buffer_t head = {0};
-    cot_output_t output = {0};
-    cot_status_t status;
+    cot_buffer_t bytes = {0};
     uint64_t count = 1;
-    COT_TRY_GOTO(cot_buffer_append(&head, MAGIC "\x01\x00\x00", 10), status, free_head);
-    COT_TRY_GOTO(cot_buffer_printf(&head, "{'descr': '<i8', 'fortran_order': False, 'shape': ("), status, free_head);
-    for (uint32_t d = 0; d < dims; d++) {
-        count *= shape[d];
-        COT_TRY_GOTO(cot_buffer_printf(&head, d > 0 ? ", %llu" : "%llu", (unsigned long long)shape[d]), status,
-                     free_head);
-    }
-    COT_TRY_GOTO(cot_buffer_printf(&head, dims == 1 ? ",), }" : "), }"), status, free_head);
-    while ((head.size + 1) % ALIGNMENT != 0) COT_TRY_GOTO(cot_buffer_append(&head, " ", 1), status, free_head);
-    COT_TRY_GOTO(cot_buffer_append(&head, "\n", 1), status, free_head);
-    head.data[8] = (uint8_t)(head.size - 10);
-    head.data[9] = (uint8_t)((head.size - 10) >> 8);
-
-    COT_TRY_GOTO(cot_output_open(path, &output), status, free_head);
-    COT_TRY_GOTO(cot_output_write(&output, head.data, head.size), status, discard_output);
-    COT_TRY_GOTO(cot_output_write(&output, values, count * sizeof(*values)), status, discard_output);
-    status = cot_output_commit(&output);
-discard_output:
-    cot_output_discard(&output);
-free_head:
-    cot_buffer_free(&head);
+    for (uint32_t d = 0; d < dims; d++) count *= shape[d];
+    cot_status_t status = put_header(&bytes, dims, shape);
+    if (status == COT_OK) status = cot_buffer_append(&bytes, values, count * sizeof(*values));
+    if (status == COT_OK) status = cot_file_write(path, bytes.data, bytes.size);
+    cot_buffer_free(&bytes);
     return status;
 }

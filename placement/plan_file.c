@@ -251,15 +251,8 @@ cot_status_t place_plan_print(const place_plan_t *plan, cot_buffer_t *out)
 cot_status_t place_plan_save(const place_plan_t *plan, const char *path)
 {
     cot_buffer_t text = {0};
-    cot_output_t output = {0};
-    cot_status_t status;
-    COT_TRY_GOTO(place_plan_print(plan, &text), status, free_text);
-    COT_TRY_GOTO(cot_output_open(path, &output), status, free_text);
-    COT_TRY_GOTO(cot_output_write(&output, text.data, text.size), status, discard_output);
-    status = cot_output_commit(&output);
-discard_output:
-    cot_output_discard(&output);
-free_text:
+    cot_status_t status = place_plan_print(plan, &text);
+    if (status == COT_OK) status = cot_file_write(path, text.data, text.size);
     cot_buffer_free(&text);
     return status;
 }

@@ -187,15 +187,8 @@ cot_status_t solve_report_print(const solve_report_t *report, cot_buffer_t *out)
 cot_status_t solve_report_save(const solve_report_t *report, const char *path)
 {
     cot_buffer_t text = {0};
-    cot_output_t output = {0};
-    cot_status_t status;
-    COT_TRY_GOTO(solve_report_print(report, &text), status, free_text);
-    COT_TRY_GOTO(cot_output_open(path, &output), status, free_text);
-    COT_TRY_GOTO(cot_output_write(&output, text.data, text.size), status, discard_output);
-    status = cot_output_commit(&output);
-discard_output:
-    cot_output_discard(&output);
-free_text:
+    cot_status_t status = solve_report_print(report, &text);
+    if (status == COT_OK) status = cot_file_write(path, text.data, text.size);
     cot_buffer_free(&text);
     return status;
 }

@@ -58,12 +58,7 @@ static void expect_content(const char *path, const char *wanted)
 
 static cot_status_t write_file(const char *path, const char *text)
 {
-    cot_output_t output = {0};
-    COT_TRY(cot_output_open(path, &output));
-    cot_status_t status = cot_output_write(&output, text, strlen(text));
-    if (status == COT_OK) status = cot_output_commit(&output);
-    cot_output_discard(&output);
-    return status;
+    return cot_file_write(path, text, strlen(text));
 }
 
 static void a_mapping_shows_the_bytes(void **state)
