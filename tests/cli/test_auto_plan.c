@@ -142,6 +142,24 @@ static void serving_says_so(void **state)
     assert_int_equal(job_wait(server, 20000), 0);
 }
 
+/* The sanitizer's shadow needs more address space than a planner may take. */
+#ifdef __SANITIZE_ADDRESS__
+#define LIMITS "--plan-timeout 30000 --plan-memory 0 "
+#else
+#define LIMITS "--plan-timeout 6000 "
+#endif
+
+static void the_planner_itself(void **state)
+{
+    (void)state;
+    assert_int_equal(job_run("cp $(dirname $PROGRAM)/coterie-plan $DIR/bin/coterie-plan"), 0);
+    scored_as_ever(LIMITS, "--plan auto: planned in");
+    assert_true(job_stderr_has("s: step_time "));
+    job_write("empty.trace.safetensors", "");
+    scored_as_ever(LIMITS "--trace $DIR/empty.trace.safetensors", "going on with contiguous placement");
+    assert_true(job_stderr_has("empty.trace.safetensors"));
+}
+
 static void what_is_refused(void **state)
 {
     (void)state;
@@ -186,6 +204,7 @@ int main(void)
         cmocka_unit_test(what_a_planner_is_told),
         cmocka_unit_test(waiting_is_idle),
         cmocka_unit_test(serving_says_so),
+        cmocka_unit_test(the_planner_itself),
         cmocka_unit_test(what_is_refused),
     };
     return cmocka_run_group_tests(tests, setup, job_teardown);
