@@ -1,6 +1,5 @@
 #include "tests/temporary.h"
 
-#include "base/file.h"
 #include "base/half.h"
 #include "base/json.h"
 #include "base/safetensors.h"
@@ -38,18 +37,6 @@ static cot_status_t add(place_recorder_t *recorder, uint32_t request, uint32_t p
     }
     return place_recorder_add(recorder, &(place_trace_row_t){request, position, (int32_t)(100 * request + position),
                                                              position >= 2, experts, weights});
-}
-
-static void assert_same_bytes(const char *a, const char *b)
-{
-    char *left = NULL, *right = NULL;
-    size_t left_bytes = 0, right_bytes = 0;
-    assert_ok(cot_file_read(a, 1 << 20, &left, &left_bytes));
-    assert_ok(cot_file_read(b, 1 << 20, &right, &right_bytes));
-    assert_int_equal(left_bytes, right_bytes);
-    assert_memory_equal(left, right, left_bytes);
-    cot_free(left);
-    cot_free(right);
 }
 
 static void order_of_arrival_does_not_matter(void **state)

@@ -224,21 +224,18 @@ static void counts_are_added(void **state)
     assert_fails(place_trace_merge(one, 1, merged), COT_ERR_NOT_FOUND, "/nonexistent");
 }
 
+static cot_status_t split_and_merge(void)
+{
+    const char *halves[] = {fitted, held};
+    COT_TRY(split(0.4, 2));
+    return place_trace_merge(halves, 2, merged);
+}
+
 static void every_failed_allocation_is_survived(void **state)
 {
     (void)state;
     write_rows(path, REQUESTS, true);
-    size_t live = cot_memory_live_blocks();
-    const char *halves[] = {fitted, held};
-    for (int64_t allowed = 0;; allowed++) {
-        cot_memory_fail_after(allowed);
-        cot_status_t status = split(0.4, 2);
-        if (status == COT_OK) status = place_trace_merge(halves, 2, merged);
-        cot_memory_fail_after(-1);
-        assert_int_equal(cot_memory_live_blocks(), live);
-        if (status == COT_OK) break;
-        assert_true(allowed < 1000);
-    }
+    assert_survives_allocations(split_and_merge(), );
 }
 
 int main(void)
