@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "placement/solve/progress.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -12,7 +13,8 @@
 /* Text of all tables' cells, and the pointers that the report wants. */
 typedef struct {
     const solve_compare_t *compare;
-    uint32_t metrics, columns, table_columns;
+    uint32_t metrics, table_columns;
+    bool columns_fit; /* two tables stand side by side */
     solve_report_table_t table[SOLVE_METRICS_MOST + 2];
     uint32_t tables;
     char (*text)[CELL_BYTES];
@@ -55,6 +57,7 @@ static void add_metrics(page_t *page)
                                                              .columns = page->table_columns,
                                                              .rows = compare->rows,
                                                              .chosen = compare->rows - 1,
+                                                             .narrow = page->columns_fit,
                                                              .head = page->head,
                                                              .cells = cell};
     }
@@ -90,35 +93,64 @@ static void add_drift(page_t *page, const char **cell)
     }
 }
 
+#define FACTS_MOST 6U
+
+/* The figures that a reader looks for first, of the plan on the widest traffic, beside the first placement's. */
+typedef struct {
+    solve_report_fact_t fact[FACTS_MOST];
+    uint32_t count;
+    char value[FACTS_MOST][64], note[FACTS_MOST][96];
+} facts_t;
+
+static void add_fact(facts_t *facts, const char *peer, const solve_metric_t *is, const solve_metric_t *was)
+{
+    char figure[32];
+    uint32_t at = facts->count++;
+    snprintf(facts->value[at], sizeof(facts->value[at]), "%s", solve_compare_figure(is->value, figure));
+    snprintf(facts->note[at], sizeof(facts->note[at]), "%s; %s %s", is->unit, peer,
+             solve_compare_figure(was->value, figure));
+    facts->fact[at] = (solve_report_fact_t){is->title, facts->value[at], facts->note[at]};
+}
+
+static void fill_facts(const solve_compare_t *compare, facts_t *facts)
+{
+    static const char *const WANTED[] = {"predicted step time", "cross_node", "largest rank load", "mean imbalance"};
+    uint32_t last = compare->columns - 1;
+    solve_metric_t was[SOLVE_METRICS_MOST], is[SOLVE_METRICS_MOST];
+    solve_compare_metrics(compare, &compare->column[last], &compare->row[0].cell[last], was);
+    uint32_t count = solve_compare_metrics(compare, &compare->column[last], &compare->row[compare->rows - 1].cell[last],
+                                           is);
+    add_fact(facts, compare->row[0].name, &is[0], &was[0]);
+    for (uint32_t m = 1; m < count; m++)
+        for (size_t w = 0; w < sizeof(WANTED) / sizeof(*WANTED) && facts->count < FACTS_MOST; w++)
+            if (strcmp(is[m].title, WANTED[w]) == 0 && !isnan(is[m].value))
+                add_fact(facts, compare->row[0].name, &is[m], &was[m]);
+}
+
 static cot_status_t save(page_t *page, const char *path)
 {
     const solve_compare_t *compare = page->compare;
-    const solve_column_t *shown = &compare->column[compare->columns - 1]; /* the widest traffic that the plan met */
-    char subtitle[512], before[128], after[128], value[32], first[64], tokens[32];
-    const solve_row_t *plan = &compare->row[compare->rows - 1];
-    snprintf(subtitle, sizeof(subtitle), "%s%s%u ranks; objective %s, exchange %s, steps of %llu tokens%s",
-             compare->plan->model_name != NULL ? compare->plan->model_name : "",
-             compare->plan->model_name != NULL ? ", " : "", compare->plan->ranks,
-             solve_objective_name(shown->problem->objective), solve_exchange_name(shown->problem->exchange),
-             (unsigned long long)shown->problem->step_tokens, shown->problem->decode ? ", decode" : "");
+    uint32_t last = compare->columns - 1;
+    const solve_column_t *shown = &compare->column[last]; /* the widest traffic that the plan met */
+    char subtitle[640], before[128], after[128];
+    const char *model = compare->plan->model_name != NULL ? compare->plan->model_name : "a model";
+    snprintf(
+        subtitle, sizeof(subtitle),
+        "%.200s on %u ranks; objective %s, exchange %s, steps of %llu tokens%s. The figures below and the maps are "
+        "of %s, %lld tokens.",
+        model, compare->plan->ranks, solve_objective_name(shown->problem->objective),
+        solve_exchange_name(shown->problem->exchange), (unsigned long long)shown->problem->step_tokens,
+        shown->problem->decode ? ", decode" : "", shown->name, (long long)compare->row[0].cell[last].figures.tokens);
     snprintf(before, sizeof(before), "%s, on %s", compare->row[0].name, shown->name);
     snprintf(after, sizeof(after), "plan, on %s", shown->name);
-    solve_metric_t was[SOLVE_METRICS_MOST], is[SOLVE_METRICS_MOST];
-    solve_compare_metrics(compare, shown, &compare->row[0].cell[compare->columns - 1], was);
-    solve_compare_metrics(compare, shown, &plan->cell[compare->columns - 1], is);
-    char figure[32];
-    snprintf(first, sizeof(first), "%s: %s", compare->row[0].name, solve_compare_figure(was[0].value, figure));
-    snprintf(tokens, sizeof(tokens), "%lld", (long long)plan->cell[compare->columns - 1].figures.tokens);
-    const solve_report_fact_t facts[] = {
-        {is[0].title, solve_compare_figure(is[0].value, value), first},
-        {"tokens judged by", tokens, shown->name},
-    };
-    const solve_report_map_t maps[] = {{before, &compare->row[0].cell[compare->columns - 1].detail},
-                                       {after, &plan->cell[compare->columns - 1].detail}};
+    facts_t facts = {0};
+    fill_facts(compare, &facts);
+    const solve_report_map_t maps[] = {{before, &compare->row[0].cell[last].detail},
+                                       {after, &compare->row[compare->rows - 1].cell[last].detail}};
     const solve_report_t report = {.title = "Expert placement, judged",
                                    .subtitle = subtitle,
-                                   .facts = facts,
-                                   .fact_count = 2,
+                                   .facts = facts.fact,
+                                   .fact_count = facts.count,
                                    .tables = page->table,
                                    .table_count = page->tables,
                                    .maps = maps,
@@ -132,7 +164,7 @@ static cot_status_t save(page_t *page, const char *path)
 cot_status_t solve_compare_report(const solve_compare_t *compare, const char *path)
 {
     solve_metric_t metrics[SOLVE_METRICS_MOST];
-    page_t page = {.compare = compare, .table_columns = compare->columns + 1};
+    page_t page = {.compare = compare, .table_columns = compare->columns + 1, .columns_fit = compare->columns <= 4};
     page.metrics = solve_compare_metrics(compare, &compare->column[0], &compare->row[0].cell[0], metrics);
     size_t cells = (size_t)page.metrics * compare->rows * page.table_columns + (size_t)7 * compare->columns;
     page.room = cells;

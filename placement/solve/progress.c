@@ -17,8 +17,8 @@ struct solve_progress {
     pthread_t thread;
     bool started, over, terminal, drawn, fresh;
     int64_t value; /* INT64_MAX: none yet */
-    uint32_t points;
-    solve_point_t point[POINTS_MAX];
+    uint32_t points, bounds;
+    solve_point_t point[POINTS_MAX], bound[POINTS_MAX];
 };
 
 double solve_natural(const solve_problem_t *problem, int64_t value)
@@ -102,6 +102,14 @@ cot_status_t solve_progress_create(const solve_progress_config_t *config, solve_
     return COT_OK;
 }
 
+/* With the mutex held. When there is no room left, the newest point is the one that is renewed. */
+static void add_point(const solve_progress_t *progress, solve_point_t *points, uint32_t *count, int64_t value)
+{
+    uint32_t at = *count < POINTS_MAX ? (*count)++ : POINTS_MAX - 1;
+    double seconds = (double)(cot_now_ns() - progress->config.began_ns) / 1e9;
+    points[at] = (solve_point_t){.seconds = seconds, .value = value};
+}
+
 void solve_progress_better(void *user, int64_t value)
 {
     solve_progress_t *progress = user;
@@ -109,10 +117,7 @@ void solve_progress_better(void *user, int64_t value)
     if (value < progress->value) {
         progress->value = value;
         progress->fresh = true;
-        /* When there is no room left, the newest point is the one that is renewed. */
-        uint32_t at = progress->points < POINTS_MAX ? progress->points++ : POINTS_MAX - 1;
-        double seconds = (double)(cot_now_ns() - progress->config.began_ns) / 1e9;
-        progress->point[at] = (solve_point_t){.seconds = seconds, .value = value};
+        add_point(progress, progress->point, &progress->points, value);
     }
     pthread_mutex_unlock(&progress->mutex);
 }
@@ -121,7 +126,10 @@ void solve_progress_bound(void *user, int64_t bound)
 {
     solve_progress_t *progress = user;
     pthread_mutex_lock(&progress->mutex);
-    if (bound > progress->config.bound) progress->config.bound = bound;
+    if (bound > progress->config.bound) {
+        progress->config.bound = bound;
+        add_point(progress, progress->bound, &progress->bounds, bound);
+    }
     pthread_mutex_unlock(&progress->mutex);
 }
 
@@ -142,6 +150,12 @@ const solve_point_t *solve_progress_points(const solve_progress_t *progress, uin
 {
     *count_out = progress->points;
     return progress->point;
+}
+
+const solve_point_t *solve_progress_bounds(const solve_progress_t *progress, uint32_t *count_out)
+{
+    *count_out = progress->bounds;
+    return progress->bound;
 }
 
 void solve_progress_destroy(solve_progress_t *progress)

@@ -29,6 +29,7 @@ void solve_progress_better(void *progress, int64_t value); /* solve_context_t's 
 /* Ends the line and the thread; the points stay until destroy. */
 void solve_progress_end(solve_progress_t *progress);
 const solve_point_t *solve_progress_points(const solve_progress_t *progress, uint32_t *count_out);
+const solve_point_t *solve_progress_bounds(const solve_progress_t *progress, uint32_t *count_out); /* as told */
 void solve_progress_destroy(solve_progress_t *progress);
 
 /* The objective in its unit: step_time in us of one step, the others as they are. */

@@ -35,7 +35,7 @@ static const char STYLE[] =
     "th:first-child,.t{text-align:left}tbody th{font-weight:500}"
     "tr.chosen{background:var(--panel);box-shadow:inset 3px 0 var(--mark)}tr.chosen th{font-weight:700}"
     ".pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(20rem,100%),1fr));gap:1.25rem}"
-    ".pair>*{min-width:0}figure{margin:0}"
+    ".pair>*{min-width:0}.pair h2{margin-top:.75rem}figure{margin:0}"
     ".plot{display:grid;grid-template-columns:auto minmax(0,1fr);gap:.25rem .4rem;font-size:.75rem;color:var(--soft)}"
     ".plot .y{display:flex;flex-direction:column;justify-content:space-between;text-align:right}"
     ".plot .x{grid-column:2;display:flex;justify-content:space-between}"
@@ -144,6 +144,7 @@ static bool has_words(const solve_report_table_t *table, uint32_t column)
 
 static cot_status_t table(const solve_report_table_t *table, cot_buffer_t *out)
 {
+    COT_TRY(cot_buffer_printf(out, "<section>"));
     COT_TRY(element(out, "<h2>", table->title, "</h2>\n"));
     COT_TRY(element(out, "<p class=soft>", table->note, "</p>\n"));
     COT_TRY(element(out, "<div class=scroll role=region tabindex=0 aria-label=\"", table->title, "\">"));
@@ -161,7 +162,7 @@ static cot_status_t table(const solve_report_table_t *table, cot_buffer_t *out)
         }
         COT_TRY(cot_buffer_printf(out, "</tr>\n"));
     }
-    return cot_buffer_printf(out, "</tbody></table></div>\n");
+    return cot_buffer_printf(out, "</tbody></table></div></section>\n");
 }
 
 cot_status_t solve_report_print(const solve_report_t *report, cot_buffer_t *out)
@@ -176,7 +177,11 @@ cot_status_t solve_report_print(const solve_report_t *report, cot_buffer_t *out)
     COT_TRY(element(out, "<p class=soft>", report->subtitle, "</p>\n"));
     COT_TRY(facts(report, out));
     for (uint32_t i = 0; i < report->table_count; i++) {
+        bool narrow = report->tables[i].narrow;
+        if (narrow && (i == 0 || !report->tables[i - 1].narrow)) COT_TRY(cot_buffer_printf(out, "<div class=pair>\n"));
         COT_TRY(table(&report->tables[i], out));
+        bool last = i + 1 == report->table_count || !report->tables[i + 1].narrow;
+        if (narrow && last) COT_TRY(cot_buffer_printf(out, "</div>\n"));
         if (i == 0 && report->progress != NULL) COT_TRY(solve_page_progress(report->progress, out));
     }
     if (report->table_count == 0 && report->progress != NULL) COT_TRY(solve_page_progress(report->progress, out));

@@ -17,6 +17,7 @@ typedef struct {
     const char *title;
     const char *note; /* a sentence under the title, or NULL */
     uint32_t columns, rows, chosen;
+    bool narrow;              /* may stand beside its neighbours */
     const char *const *head;  /* [columns] */
     const char *const *cells; /* [rows, columns]; NULL entries are empty */
 } solve_report_table_t;

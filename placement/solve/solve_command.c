@@ -11,6 +11,7 @@
 #include "placement/solve/inputs.h"
 #include "placement/solve/progress.h"
 #include "placement/solve/proof.h"
+#include "placement/solve/solve_report.h"
 #include "placement/solve/solvers.h"
 
 #include <math.h>
@@ -232,6 +233,23 @@ static cot_status_t save_certificate(const run_t *run)
     return solve_certificate_save(run->proved, solve_objective_name(run->problem->objective), path);
 }
 
+/* After the plan is safe: the other solvers take their time. */
+static cot_status_t save_report(const run_t *run, double seconds)
+{
+    const char *path = cot_settings_string(run->settings, COT_SET_REPORT);
+    if (path[0] == '\0') return COT_OK;
+    const solve_solved_t solved = {.problem = run->problem,
+                                   .inputs = &run->inputs,
+                                   .solver = run->solver,
+                                   .plan = run->answer.plan,
+                                   .bound = run->bound,
+                                   .proof = run->proof,
+                                   .seconds = seconds,
+                                   .progress = run->progress,
+                                   .stop = run->context.stop};
+    return solve_report_solved(&solved, path);
+}
+
 static cot_status_t solve(run_t *run)
 {
     COT_TRY(prepare(run));
@@ -247,7 +265,7 @@ static cot_status_t solve(run_t *run)
     COT_TRY(place_plan_save(run->answer.plan, cot_settings_string(run->settings, COT_SET_OUT)));
     COT_TRY(save_certificate(run));
     print_result(run, seconds);
-    return COT_OK;
+    return save_report(run, seconds);
 }
 
 int solve_command(const cot_settings_t *settings)

@@ -83,8 +83,8 @@ static inline void sample_make(sample_t *at, uint32_t layers, uint32_t ranks, ui
     at->progress = (solve_report_progress_t){at->incumbent, at->bound, 900, 40, 20, "crossings"};
     at->maps[0] = (solve_report_map_t){"Before: contiguous", &at->before};
     at->maps[1] = (solve_report_map_t){"After: the plan", &at->after};
-    at->tables[0] = (solve_report_table_t){"All solvers", "Judged by one evaluator.", 6, 5, 4, HEAD, CELLS};
-    at->tables[1] = (solve_report_table_t){"Held out", NULL, 4, 2, 0, HEAD2, CELLS2};
+    at->tables[0] = (solve_report_table_t){"All solvers", "Judged by one evaluator.", 6, 5, 4, false, HEAD, CELLS};
+    at->tables[1] = (solve_report_table_t){"Held out", NULL, 4, 2, 0, true, HEAD2, CELLS2};
     const solve_report_fact_t facts[6] = {{"crossings", "5,721,004", "41.7 % fewer than contiguous"},
                                           {"lower bound", "5,280,771", "proof: dual"},
                                           {"gap", "7.7 %", "the bound's weakness and what is unknown, together"},
