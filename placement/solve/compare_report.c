@@ -157,7 +157,9 @@ static cot_status_t save(page_t *page, const char *path)
                                    .map_count = 2,
                                    .cluster = shown->inputs.cluster,
                                    .layer_index = compare->plan->layer_index,
-                                   .row_bytes = shown->inputs.config.row_bytes};
+                                   .row_bytes = shown->inputs.config.row_bytes,
+                                   .transitions = shown->problem->objective == SOLVE_CROSSINGS ||
+                                                  shown->problem->objective == SOLVE_WEIGHTED};
     return solve_report_save(&report, path);
 }
 

@@ -17,6 +17,7 @@ void solve_detail_free(solve_detail_t *detail)
 {
     cot_free(detail->load);
     cot_free(detail->traffic);
+    cot_free(detail->flow);
     *detail = (solve_detail_t){0};
 }
 
@@ -53,11 +54,12 @@ static cot_status_t take(solve_layer_t *at)
     at->detail = (solve_detail_t){.layers = at->layers,
                                   .ranks = at->ranks,
                                   .load = cot_calloc(at->layers * ranks, sizeof(*at->detail.load)),
-                                  .traffic = cot_calloc(ranks * ranks, sizeof(*at->detail.traffic))};
+                                  .traffic = cot_calloc(ranks * ranks, sizeof(*at->detail.traffic)),
+                                  .flow = cot_calloc(ranks * ranks, sizeof(*at->detail.flow))};
     bool whole = at->copies != NULL && at->copy_rank != NULL && at->serve != NULL && at->share != NULL &&
                  at->share_before != NULL && at->inflow != NULL && at->rows != NULL && at->phase.rows != NULL &&
                  at->seen != NULL && at->group != NULL && at->group_begin != NULL && at->detail.load != NULL &&
-                 at->detail.traffic != NULL;
+                 at->detail.traffic != NULL && at->detail.flow != NULL;
     return whole ? COT_OK : cot_fail(COT_ERR_NO_MEMORY, "no memory to judge a placement of %u experts", at->experts);
 }
 
@@ -233,6 +235,11 @@ typedef struct {
     solve_wide_t all, any, far, cost;
 } chain_t;
 
+static int64_t nearest(solve_wide_t shares)
+{
+    return (int64_t)((shares + SOLVE_SHARE_ONE / 2) / SOLVE_SHARE_ONE);
+}
+
 static void judge_chain(solve_layer_t *at, chain_t *chain)
 {
     int32_t *swap = at->share_before;
@@ -251,16 +258,12 @@ static void judge_chain(solve_layer_t *at, chain_t *chain)
         for (uint32_t b = 0; b < at->ranks; b++) {
             int64_t rows = at->phase.rows[(size_t)a * at->ranks + b];
             chain->all += rows;
+            at->detail.flow[(size_t)a * at->ranks + b] += nearest((solve_wide_t)rows * 1000);
             if (a == b) continue;
             chain->any += rows;
             chain->cost += (solve_wide_t)rows * place_cluster_link(cluster, a, b)->crossing_cost;
             if (cluster->rank[a].node != cluster->rank[b].node) chain->far += rows;
         }
-}
-
-static int64_t nearest(solve_wide_t shares)
-{
-    return (int64_t)((shares + SOLVE_SHARE_ONE / 2) / SOLVE_SHARE_ONE);
 }
 
 /* ---- all layers ---- */

@@ -86,6 +86,7 @@ typedef struct {
     uint32_t layers, ranks;
     int64_t *load;    /* [layers, ranks] in 1/ranks of a token */
     int64_t *traffic; /* [ranks, ranks] rows from, to, in thousandths, summed over layers and phases */
+    int64_t *flow;    /* [ranks, ranks] transitions from, to, in thousandths, summed over layers */
 } solve_detail_t;
 
 /* COT_ERR_MISMATCH: the plan is not for these counts or these ranks; COT_ERR_LIMIT: a rank over its slots, or sums that

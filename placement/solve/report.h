@@ -53,6 +53,7 @@ typedef struct {
     const place_cluster_t *cluster; /* with maps */
     const uint32_t *layer_index;    /* [layers] with maps */
     uint32_t row_bytes;             /* traffic in bytes; 0: in rows */
+    bool transitions;               /* the maps show transitions between ranks instead of the exchange's traffic */
 } solve_report_t;
 
 /* Most cells of a map in either direction: beyond, neighbours are shown as one cell, the largest of them. */

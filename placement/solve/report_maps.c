@@ -216,51 +216,78 @@ static cot_status_t loads(const solve_report_t *report, cot_buffer_t *out)
 
 /* ---- traffic ---- */
 
+static const int64_t *matrix_of(const solve_report_t *report, const solve_detail_t *detail)
+{
+    return report->transitions ? detail->flow : detail->traffic;
+}
+
+/* Off the diagonal: what stays on a rank crosses no link. */
 static double largest_traffic(const solve_report_t *report)
 {
     int64_t largest = 0;
     for (uint32_t i = 0; i < report->map_count; i++) {
         const solve_detail_t *detail = report->maps[i].detail;
+        const int64_t *matrix = matrix_of(report, detail);
         for (size_t link = 0; link < (size_t)detail->ranks * detail->ranks; link++)
-            if (detail->traffic[link] > largest) largest = detail->traffic[link];
+            if (link / detail->ranks != link % detail->ranks && matrix[link] > largest) largest = matrix[link];
     }
     return (double)largest / 1000;
 }
 
+/* "MB", "1e3 rows": the unit of a matrix whose largest entry is `largest` rows, and how many rows it is. */
+static double unit_of(const solve_report_t *report, double largest, char out[32])
+{
+    static const char *const PREFIX[] = {"", "k", "M", "G", "T", "P"};
+    bool bytes = report->row_bytes > 0 && !report->transitions;
+    double unit = bytes ? report->row_bytes : 1;
+    uint32_t prefix = (uint32_t)fmin(5, fmax(0, floor(log10(largest * unit) / 3)));
+    const char *what = report->transitions ? "transitions" : "rows";
+    if (bytes)
+        snprintf(out, 32, "%sB", PREFIX[prefix]);
+    else if (prefix > 0)
+        snprintf(out, 32, "1e%u %s", prefix * 3, what);
+    else
+        snprintf(out, 32, "%s", what);
+    return pow(1000, prefix) / unit;
+}
+
+static cot_status_t traffic_map(const solve_report_t *report, const solve_report_map_t *shown, map_t *map, double unit)
+{
+    const solve_detail_t *detail = shown->detail;
+    map->name = shown->name;
+    COT_TRY(map_take(map, detail->ranks, detail->ranks));
+    for (uint32_t a = 0; a < detail->ranks; a++)
+        for (uint32_t b = 0; b < detail->ranks; b++)
+            if (a != b)
+                map_put(map, a, b, (double)matrix_of(report, detail)[(size_t)a * detail->ranks + b] / 1000 / unit);
+    return COT_OK;
+}
+
 static cot_status_t traffic(const solve_report_t *report, cot_buffer_t *out)
 {
-    double largest = largest_traffic(report), unit = report->row_bytes > 0 ? report->row_bytes : 1, edges[BUCKETS - 1];
+    double largest = largest_traffic(report), edges[BUCKETS - 1];
     if (largest <= 0) return COT_OK;
-    uint32_t prefix = (uint32_t)fmin(5, fmax(0, floor(log10(largest * unit) / 3)));
-    double power = pow(1000, prefix);
-    static const char *const PREFIX[] = {"", "k", "M", "G", "T", "P"};
-    for (uint32_t b = 0; b + 1 < BUCKETS; b++) edges[b] = largest * unit / power * (b + 1) / BUCKETS;
-    char what[48];
-    snprintf(what, sizeof(what), report->row_bytes > 0 ? "%sB from rank to rank" : "rows%.0s from rank to rank",
-             PREFIX[prefix]);
-    if (report->row_bytes == 0 && prefix > 0) snprintf(what, sizeof(what), "1e%u rows from rank to rank", prefix * 3);
+    char name[32], what[64];
+    double unit = unit_of(report, largest, name);
+    for (uint32_t b = 0; b + 1 < BUCKETS; b++) edges[b] = largest / unit * (b + 1) / BUCKETS;
+    snprintf(what, sizeof(what), "%s from rank to rank", name);
     COT_TRY(cot_buffer_printf(out,
-                              "<h2>Traffic between ranks</h2>\n<p class=soft>Of all layers and the whole trace, "
-                              "in %s: senders down, receivers across, one scale for all.</p>\n",
-                              what));
+                              "<h2>%s between ranks</h2>\n<p class=soft>Of all layers and the whole trace, in %s: "
+                              "senders down, receivers across, one scale for all.%s</p>\n",
+                              report->transitions ? "Transitions" : "Traffic", name,
+                              report->transitions ? " From an expert to the next layer's experts." : ""));
     COT_TRY(key('s', edges, out));
     COT_TRY(cot_buffer_printf(out, "<div class=pair>\n"));
     for (uint32_t i = 0; i < report->map_count; i++) {
-        const solve_detail_t *detail = report->maps[i].detail;
         map_t map = {.edge = edges,
                      .scale = 's',
-                     .name = report->maps[i].name,
                      .row_word = "from",
                      .column_word = "to",
                      .what = what,
                      .report = report,
                      .nodes_down = true};
-        COT_TRY(map_take(&map, detail->ranks, detail->ranks));
-        for (uint32_t a = 0; a < detail->ranks; a++)
-            for (uint32_t b = 0; b < detail->ranks; b++)
-                if (a != b)
-                    map_put(&map, a, b, (double)detail->traffic[(size_t)a * detail->ranks + b] / 1000 * unit / power);
-        cot_status_t status = draw(&map, out);
+        cot_status_t status = traffic_map(report, &report->maps[i], &map, unit);
+        if (status == COT_OK) status = draw(&map, out);
         cot_free(map.value);
         COT_TRY(status);
     }

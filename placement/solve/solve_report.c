@@ -114,8 +114,8 @@ static solve_report_point_t *in_units(const solve_problem_t *problem, const solv
 
 static cot_status_t save(const table_t *table, const solve_report_progress_t *progress, const char *path)
 {
-    static const char *const HEAD[COLUMNS] = {
-        "solver", "objective", "over the bound", "transitions between ranks", "largest load", "seconds", "remarks"};
+    static const char *const HEAD[COLUMNS] = {"solver",       "objective", "gap",    "transitions between ranks",
+                                              "largest load", "seconds",   "remarks"};
     const solve_solved_t *solved = table->solved;
     const solve_problem_t *problem = solved->problem;
     const place_stats_t *stats = solved->inputs->stats;
@@ -159,7 +159,9 @@ static cot_status_t save(const table_t *table, const solve_report_progress_t *pr
                                    .map_count = table->compared ? 2 : 1,
                                    .cluster = problem->cluster,
                                    .layer_index = stats->layer_index,
-                                   .row_bytes = problem->row_bytes};
+                                   .row_bytes = problem->row_bytes,
+                                   .transitions = table->is.transitions > 0 && (problem->objective == SOLVE_CROSSINGS ||
+                                                                                problem->objective == SOLVE_WEIGHTED)};
     return solve_report_save(&report, path);
 }
 

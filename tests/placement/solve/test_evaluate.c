@@ -88,8 +88,15 @@ static void crossings_are_the_plain_count(void **state)
         make(&at, 4, 1 + (uint32_t)seed % 3, seed, 0);
         double sum = 0;
         for (uint32_t l = 0; l + 1 < 4; l++) sum += recount_crossings(&at, l);
-        solve_figures_t figures = judge(&at);
+        solve_figures_t figures;
+        solve_detail_t detail;
+        assert_ok(solve_judge(&at.judged, at.plan, &figures, &detail));
         assert_int_equal(figures.crossings, (int64_t)sum);
+        int64_t flow = 0;
+        for (uint32_t link = 0; link < RANKS * RANKS; link++)
+            flow += detail.flow[link] * (link / RANKS == link % RANKS ? 0 : at.world.cluster->link[link].crossing_cost);
+        assert_int_equal(flow, figures.crossings * 1000);
+        solve_detail_free(&detail);
         assert_int_equal(figures.transitions, 61 * 3 * at.world.top_k * at.world.top_k);
         unmake(&at);
     }
