@@ -1,17 +1,32 @@
+/* A fixed number of seeded streams. The first round of each is a greedy start; then cycles of annealing, a number of
+ * rounds each, cooled from the cycle's first round to its last and descended at its end. How many rounds there are and
+ * how they fall into cycles is a function of `work` alone. With a deadline `work` is set when one round was timed, so
+ * that the plan can be made again with that number. */
 #include "placement/solve/portfolio.h"
 
+#include "base/log.h"
 #include "base/memory.h"
-#include "placement/solve/attempts.h"
+#include "base/threads.h"
+#include "placement/solve/anneal.h"
 
-#include <pthread.h>
+#include <math.h>
 #include <string.h>
 
-enum { STREAMS = 4 }; /* fixed, so that results do not depend on the number of threads */
+enum { STREAMS = 4, ROUND_TRIALS = 1000000 };
+
+/* Temperatures, in mean changes of a random swap: hot cycles forget where they began, warm ones do not. */
+#define HOT 0.6
+#define WARM 0.12
+#define COLD 0.02
+
+/* The share of the time left that is planned for: what a machine under load takes back. */
+#define PLANNED 0.92
 
 typedef struct {
     solve_search_t search;
-    solve_rank_t *best; /* of this stream */
-    int64_t value;
+    solve_rank_t *best;         /* of this stream */
+    int64_t value, cycle_value; /* of best; of the last cycle's end */
+    bool hot;
 } stream_t;
 
 typedef struct {
@@ -21,81 +36,173 @@ typedef struct {
     solve_rank_t *start; /* NULL: none */
     solve_rank_t *best;  /* of all, at the last round's end */
     int64_t value;
-    uint64_t round;
-    pthread_mutex_t mutex;
-    uint32_t next_stream;
+    double scale;
+    uint64_t work, round;                   /* all rounds (0: not yet set), rounds done */
+    uint64_t cycle, cycle_begin, cycle_end; /* cycle 0 is the start */
 } portfolio_t;
 
-/* One round of one stream: a pure function of the problem, the seed, the stream's number and what it starts from. */
-static void run_round(portfolio_t *portfolio, uint32_t number)
+/* ---- rounds ---- */
+
+static void record(portfolio_t *portfolio, stream_t *stream)
 {
-    stream_t *stream = &portfolio->stream[number];
-    solve_search_t *search = &stream->search;
+    int64_t value = solve_table_value(stream->search.table);
+    stream->cycle_value = value;
+    if (value >= stream->value) return;
+    stream->value = value;
+    memcpy(stream->best, stream->search.table->rank_of, solve_cells(portfolio->problem) * sizeof(*stream->best));
+}
+
+/* Where nodes matter: first as if all links cost the same, which finds what belongs on one rank; then which ranks
+ * belong on one node. */
+static bool start_flat(portfolio_t *portfolio, solve_search_t *search)
+{
     const solve_problem_t *p = portfolio->problem;
-    uint64_t cells = solve_cells(p);
-    if (portfolio->round == 0) {
-        if (number == 0 && portfolio->start != NULL)
-            solve_table_set(search->table, portfolio->start);
-        else
-            solve_greedy(search);
-        if (number == 0 && portfolio->start != NULL) solve_descend(search);
-    } else {
-        /* Streams with an odd number go on from the best of all, the others from their own. */
-        solve_table_set(search->table, number % 2 == 1 ? portfolio->best : stream->best);
-        static const double HEAT[] = {0.06, 0.2, 0.02, 0.12, 0.4};
-        bool small = p->experts <= 64;
-        uint64_t turn = portfolio->round + number;
-        if (small ? turn % 3 != 0 : turn % 4 == 0)
-            solve_kicks(search, (uint32_t)(4000000 / cells / p->ranks + 8));
-        else
-            solve_anneal(search, cells * (small ? 1500 : 4000), HEAT[(portfolio->round / 2 + number) % 5]);
+    if (p->transition == NULL || !p->uniform || p->nodes < 2 || p->near_cost == p->far_cost) return false;
+    solve_problem_t flat = *p;
+    size_t links = (size_t)p->ranks * p->ranks;
+    solve_search_t flat_search;
+    flat.near_cost = p->far_cost;
+    flat.cost = cot_calloc(links, sizeof(*flat.cost));
+    for (size_t i = 0; flat.cost != NULL && i < links; i++)
+        flat.cost[i] = i / p->ranks == i % p->ranks ? 0 : p->far_cost;
+    bool ready = flat.cost != NULL && solve_search_create(&flat, solve_random(search), &flat_search) == COT_OK;
+    if (ready) {
+        flat_search.stop = search->stop;
+        flat_search.deadline = search->deadline;
+        solve_greedy(&flat_search);
+        solve_table_set(search->table, flat_search.table->rank_of);
+        solve_descend(search);
+        solve_search_destroy(&flat_search);
     }
-    int64_t value = solve_table_value(search->table);
-    if (portfolio->round == 0 || value < stream->value) {
-        stream->value = value;
-        memcpy(stream->best, search->table->rank_of, cells * sizeof(*stream->best));
+    cot_free(flat.cost);
+    return ready;
+}
+
+static void start_round(portfolio_t *portfolio, uint32_t number)
+{
+    solve_search_t *search = &portfolio->stream[number].search;
+    if (number == 0 && portfolio->start != NULL) {
+        solve_table_set(search->table, portfolio->start);
+        solve_descend(search);
+    } else if (number == 0 || !start_flat(portfolio, search)) {
+        solve_greedy(search);
+    }
+    record(portfolio, &portfolio->stream[number]);
+}
+
+static void redraw_pairs(solve_search_t *search, double temperature)
+{
+    const solve_problem_t *p = search->table->problem;
+    if (p->transition == NULL || !p->tiered || p->ranks < 2) return;
+    for (uint32_t i = 0; i < (p->ranks + 3) / 4; i++) {
+        uint32_t a = (uint32_t)(solve_random(search) % p->ranks);
+        uint32_t b = (a + 1 + (uint32_t)(solve_random(search) % (p->ranks - 1))) % p->ranks;
+        solve_annealer_pair(search->annealer, search, (const uint32_t[]){a, b}, temperature);
     }
 }
 
-static void *run_streams(void *argument)
+/* Takes the annealer's placement over and brings it to rest. */
+static void finish_cycle(portfolio_t *portfolio, stream_t *stream)
+{
+    solve_search_t *search = &stream->search;
+    solve_annealer_sweep(search->annealer, search, 0);
+    solve_table_set(search->table, solve_annealer_get(search->annealer));
+    solve_descend(search);
+    record(portfolio, stream);
+}
+
+static void anneal_round(portfolio_t *portfolio, uint32_t number)
+{
+    stream_t *stream = &portfolio->stream[number];
+    solve_search_t *search = &stream->search;
+    uint64_t sweeps = ROUND_TRIALS / SOLVE_ANNEAL_STAY / solve_cells(portfolio->problem) + 1;
+    uint64_t length = (portfolio->cycle_end - portfolio->cycle_begin) * sweeps;
+    uint64_t done = (portfolio->round - portfolio->cycle_begin) * sweeps;
+    double first = stream->hot ? HOT : WARM;
+    if (done == 0) solve_annealer_set(search->annealer, number % 2 == 1 ? portfolio->best : stream->best);
+    for (uint64_t i = done; i < done + sweeps && !solve_search_over(search); i++) {
+        double temperature = portfolio->scale * first * pow(COLD / first, (double)i / (double)length);
+        solve_annealer_sweep(search->annealer, search, temperature);
+        redraw_pairs(search, temperature);
+    }
+    if (portfolio->round + 1 == portfolio->cycle_end || solve_search_over(search)) finish_cycle(portfolio, stream);
+}
+
+static void run_stream(void *argument, uint32_t number)
 {
     portfolio_t *portfolio = argument;
-    for (;;) {
-        pthread_mutex_lock(&portfolio->mutex);
-        uint32_t number = portfolio->next_stream++;
-        pthread_mutex_unlock(&portfolio->mutex);
-        if (number >= STREAMS) return NULL;
-        run_round(portfolio, number);
-    }
+    if (portfolio->cycle == 0)
+        start_round(portfolio, number);
+    else
+        anneal_round(portfolio, number);
 }
 
 /* The merge at a round's end: the best stream, ties to the lowest number. */
 static void merge(portfolio_t *portfolio)
 {
+    const solve_context_t *context = portfolio->context;
     for (uint32_t s = 0; s < STREAMS; s++) {
         const stream_t *stream = &portfolio->stream[s];
         if (portfolio->value <= stream->value) continue;
         portfolio->value = stream->value;
         memcpy(portfolio->best, stream->best, solve_cells(portfolio->problem) * sizeof(*portfolio->best));
-        if (portfolio->context->better != NULL) portfolio->context->better(portfolio->context->user, stream->value);
+        if (context->better != NULL) context->better(context->user, stream->value);
     }
 }
 
-static void run_all_streams(portfolio_t *portfolio)
+/* ---- cycles ---- */
+
+/* Half of the streams hot, half warm; from then on three of the kind that did better. */
+static void share_kinds(portfolio_t *portfolio)
 {
-    pthread_t thread[STREAMS];
-    uint32_t threads = portfolio->context->threads < STREAMS ? portfolio->context->threads : STREAMS, started = 0;
-    portfolio->next_stream = 0;
-    while (started + 1 < threads && pthread_create(&thread[started], NULL, run_streams, portfolio) == 0) started++;
-    run_streams(portfolio);
-    while (started > 0) pthread_join(thread[--started], NULL);
+    int64_t hot = INT64_MAX, warm = INT64_MAX;
+    for (uint32_t s = 0; s < STREAMS; s++) {
+        const stream_t *stream = &portfolio->stream[s];
+        int64_t *kind = stream->hot ? &hot : &warm;
+        if (stream->cycle_value < *kind) *kind = stream->cycle_value;
+    }
+    for (uint32_t s = 0; s < STREAMS; s++)
+        portfolio->stream[s].hot = portfolio->cycle == 1 ? s % 2 == 0 : (hot < warm) != (s == STREAMS - 1);
 }
 
-static bool over(const portfolio_t *portfolio)
+/* Rounds: one start, one cycle of one round, then a quarter of the rest and the rest. */
+static void next_cycle(portfolio_t *portfolio)
+{
+    portfolio->cycle++;
+    portfolio->cycle_begin = portfolio->round;
+    uint64_t left = portfolio->work > portfolio->round ? portfolio->work - portfolio->round : 1;
+    portfolio->cycle_end = portfolio->round + (portfolio->cycle == 1 ? 1 : left);
+    if (portfolio->cycle == 2 && left > 6) portfolio->cycle_end = portfolio->round + left / 4;
+    share_kinds(portfolio);
+}
+
+/* After the first round of annealing: how many more fit until the deadline. */
+static void plan_work(portfolio_t *portfolio, int64_t round_ns)
+{
+    double left = (double)(portfolio->context->deadline - cot_now_ns()) * PLANNED /
+                  (double)(round_ns > 0 ? round_ns : 1);
+    portfolio->work = portfolio->round + (left > 1 ? (uint64_t)left : 1);
+}
+
+static void run_rounds(portfolio_t *portfolio, cot_pool_t *pool)
 {
     const solve_context_t *context = portfolio->context;
-    return solve_context_over(context) || (context->work > 0 && portfolio->round >= context->work);
+    portfolio->cycle_end = 1;
+    portfolio->work = context->work;
+    do {
+        int64_t began_ns = cot_now_ns();
+        cot_pool_run(pool, STREAMS, run_stream, portfolio);
+        portfolio->round++;
+        merge(portfolio);
+        if (portfolio->work == 0 && portfolio->cycle == 1) plan_work(portfolio, cot_now_ns() - began_ns);
+        if (portfolio->round == portfolio->cycle_end) next_cycle(portfolio);
+    } while (!solve_context_over(context) && (portfolio->work == 0 || portfolio->round < portfolio->work));
+    if (portfolio->work != 0 && portfolio->round < portfolio->work)
+        cot_log_debug("stopped in round %llu of %llu", (unsigned long long)portfolio->round,
+                      (unsigned long long)portfolio->work);
 }
+
+/* ---- the whole ---- */
 
 static cot_status_t create(portfolio_t *portfolio)
 {
@@ -113,9 +220,14 @@ static cot_status_t create(portfolio_t *portfolio)
         COT_TRY(solve_search_create(portfolio->problem, portfolio->context->seed * STREAMS + s, &stream->search));
         stream->search.stop = portfolio->context->stop;
         stream->search.deadline = portfolio->context->deadline;
+        stream->value = INT64_MAX;
         stream->best = cot_calloc(cells, sizeof(*stream->best));
         if (stream->best == NULL) return cot_fail(COT_ERR_NO_MEMORY, "no memory to search");
     }
+    solve_search_t *search = &portfolio->stream[0].search;
+    solve_contiguous(portfolio->problem, portfolio->best);
+    solve_annealer_set(search->annealer, portfolio->best);
+    portfolio->scale = solve_annealer_scale(search->annealer, search);
     return COT_OK;
 }
 
@@ -123,18 +235,15 @@ cot_status_t solve_portfolio(const solve_problem_t *problem, const solve_context
 {
     portfolio_t portfolio = {.problem = problem, .context = context};
     solve_answer_t answer = {0};
-    cot_status_t status = create(&portfolio);
+    cot_pool_t *pool = NULL;
+    cot_status_t status = cot_pool_create(context->threads < STREAMS ? context->threads : STREAMS, &pool);
+    if (status == COT_OK) status = create(&portfolio);
     if (status == COT_OK) {
-        pthread_mutex_init(&portfolio.mutex, NULL);
-        do {
-            run_all_streams(&portfolio);
-            merge(&portfolio);
-            portfolio.round++;
-        } while (!over(&portfolio));
-        pthread_mutex_destroy(&portfolio.mutex);
-        answer.work = portfolio.round;
+        run_rounds(&portfolio, pool);
+        answer.work = portfolio.work > 0 ? portfolio.work : portfolio.round;
         status = solve_plan_from_ranks(problem, portfolio.best, &answer.plan);
     }
+    cot_pool_destroy(pool);
     for (uint32_t s = 0; s < STREAMS; s++) {
         cot_free(portfolio.stream[s].best);
         if (portfolio.stream[s].search.table != NULL) solve_search_destroy(&portfolio.stream[s].search);

@@ -98,22 +98,24 @@ static cot_status_t check_range(const solve_problem_t *problem)
     return cot_fail(COT_ERR_LIMIT, "the counts are too large to add up exactly: record fewer tokens");
 }
 
-static void find_uniform(solve_problem_t *problem)
+static void find_tiers(solve_problem_t *problem)
 {
     const place_cluster_t *cluster = problem->cluster;
-    problem->uniform = true;
+    bool alike = true;
+    problem->tiered = true;
     problem->near_cost = problem->far_cost = -1;
     for (uint32_t a = 0; a < problem->ranks; a++) {
-        problem->uniform &= problem->slots[a] == problem->slots[0] && problem->slowness[a] == problem->slowness[0];
+        alike &= problem->slots[a] == problem->slots[0] && problem->slowness[a] == problem->slowness[0];
         for (uint32_t b = 0; b < problem->ranks; b++) {
             if (a == b) continue;
             bool near = cluster->rank[a].node == cluster->rank[b].node;
             int64_t *seen = near ? &problem->near_cost : &problem->far_cost,
-                    cost = problem->cost[a * problem->ranks + b];
+                    cost = problem->cost[(size_t)a * problem->ranks + b];
             if (*seen < 0) *seen = cost;
-            problem->uniform &= *seen == cost;
+            problem->tiered &= *seen == cost;
         }
     }
+    problem->uniform = problem->tiered && alike;
     if (problem->near_cost < 0) problem->near_cost = 0;
     if (problem->far_cost < 0) problem->far_cost = problem->near_cost;
 }
@@ -179,7 +181,7 @@ static cot_status_t fill(solve_problem_t *problem, const solve_problem_config_t 
     fill_speeds(problem, config);
     fill_links(problem, config);
     if (problem->transition != NULL) COT_TRY(copy_transitions(problem));
-    find_uniform(problem);
+    find_tiers(problem);
     return check_range(problem);
 }
 

@@ -51,8 +51,9 @@ typedef struct {
     uint32_t row_bytes;
     double expert_ns; /* of one row, or with `decode` of one activation, at relative speed 1 */
     bool pairs;       /* one copy per destination is counted by co-activation; else the bound that counts duplicates */
-    bool uniform;     /* ranks are alike (slots, speed) and links come in tiers by node: labels may be permuted */
-    int64_t near_cost, far_cost; /* with `uniform`: cost inside a node and between nodes */
+    bool tiered;      /* crossing costs come in two tiers: inside a node and between nodes */
+    bool uniform;     /* and ranks are alike (slots, speed), nodes too: labels may be permuted */
+    int64_t near_cost, far_cost; /* with `tiered` */
 } solve_problem_t;
 
 typedef struct {

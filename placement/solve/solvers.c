@@ -2,7 +2,9 @@
 
 #include "base/memory.h"
 #include "placement/solve/baselines.h"
+#include "placement/solve/exact_chain.h"
 #include "placement/solve/portfolio.h"
+#include "placement/solve/times.h"
 
 #include <string.h>
 
@@ -21,8 +23,20 @@ static cot_status_t contiguous(const solve_problem_t *problem, const solve_conte
     return COT_OK;
 }
 
+/* What suits the problem: exact where that is quick, else the search for the objective. */
+static cot_status_t best_of_all(const solve_problem_t *problem, const solve_context_t *context,
+                                solve_answer_t *answer_out)
+{
+    if (problem->objective == SOLVE_STEP_TIME) return solve_times(problem, context, answer_out);
+    if (context->max_moves == 0 && solve_chain(problem, context, answer_out) == COT_OK) return COT_OK;
+    return solve_portfolio(problem, context, answer_out);
+}
+
 const solve_solver_t SOLVE_SOLVERS[] = {
-    {"portfolio", "all of the search on all cores; the default", solve_portfolio},
+    {"portfolio", "exact where that is quick, else search on all cores; the default", best_of_all},
+    {"dp", "exact for few experts (8, say) on equal ranks with equal links", solve_chain},
+    {"anneal", "annealing of layers and of pairs of ranks along the chain", solve_portfolio},
+    {"times", "annealing of each layer by its step time", solve_times},
     {"contiguous", "experts in equal runs, as engines do by default", contiguous},
     {"lpt", "hottest expert first to the rank done soonest (Graham 1969), layer by layer", solve_lpt},
     {"eplb", "DeepSeek's EPLB, hierarchical: replicas of hot experts, packed by node, then by rank", solve_eplb},

@@ -25,13 +25,13 @@ cot_status_t solve_table_create(const solve_problem_t *problem, solve_table_t **
     table->rank_of = cot_calloc(cells, sizeof(*table->rank_of));
     table->load = cot_calloc(rows, sizeof(*table->load));
     table->held = cot_calloc(rows, sizeof(*table->held));
-    if (problem->uniform) {
+    if (problem->tiered) {
         table->flow = cot_calloc(cells * problem->ranks, sizeof(*table->flow));
         table->node_flow = cot_calloc(cells * problem->nodes, sizeof(*table->node_flow));
     } else {
         table->price = cot_calloc(cells * problem->ranks, sizeof(*table->price));
     }
-    bool costs = problem->uniform ? table->flow != NULL && table->node_flow != NULL : table->price != NULL;
+    bool costs = problem->tiered ? table->flow != NULL && table->node_flow != NULL : table->price != NULL;
     if (table->rank_of == NULL || table->load == NULL || table->held == NULL || !costs) {
         solve_table_destroy(table);
         return cot_fail(COT_ERR_NO_MEMORY, "no memory to search %zu cells", cells);

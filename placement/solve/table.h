@@ -9,7 +9,7 @@
 typedef struct {
     const solve_problem_t *problem;
     solve_rank_t *rank_of; /* [layers, experts] */
-    int64_t *flow;         /* [layers, experts, ranks] transitions to and from experts on a rank (uniform problems) */
+    int64_t *flow;         /* [layers, experts, ranks] transitions to and from experts on a rank (tiered problems) */
     int64_t *node_flow;    /* [layers, experts, nodes] */
     int64_t *price;        /* [layers, experts, ranks] cost on a rank (other problems); else NULL */
     int64_t *load;         /* [layers, ranks] load x slowness */
