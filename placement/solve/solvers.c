@@ -41,6 +41,10 @@ const solve_solver_t SOLVE_SOLVERS[] = {
     {"lpt", "hottest expert first to the rank done soonest (Graham 1969), layer by layer", solve_lpt},
     {"eplb", "DeepSeek's EPLB, hierarchical: replicas of hot experts, packed by node, then by rank", solve_eplb},
     {"eplb-global", "DeepSeek's EPLB, global", solve_eplb_global},
+    {"exflow", "ExFlow's integer program (arXiv 2401.08383), halving the ranks, by GLPK within the time limit",
+     solve_exflow},
+    {"moetuner", "MoETuner's two integer programs (arXiv 2502.06643), by GLPK within the time limit", solve_moetuner},
+    {"ilp", "one integer program, by GLPK: exact, for tiny problems", solve_ilp},
 };
 const uint32_t SOLVE_SOLVER_COUNT = sizeof(SOLVE_SOLVERS) / sizeof(*SOLVE_SOLVERS);
 
