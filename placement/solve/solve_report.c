@@ -121,9 +121,9 @@ static cot_status_t save(const table_t *table, const solve_report_progress_t *pr
     const place_stats_t *stats = solved->inputs->stats;
     double value = solve_natural(problem, table->is.value), first = solve_natural(problem, table->was.value);
     char text[4][64], note[4][128], subtitle[400];
-    snprintf(text[0], sizeof(text[0]), "%.8g", value);
-    snprintf(note[0], sizeof(note[0]), table->compared ? "%s; contiguous %.8g" : "%s", solve_unit(problem), first);
-    snprintf(text[1], sizeof(text[1]), "%.8g", solve_natural(problem, solved->bound));
+    snprintf(text[0], sizeof(text[0]), "%.10g", value);
+    snprintf(note[0], sizeof(note[0]), table->compared ? "%s; contiguous %.10g" : "%s", solve_unit(problem), first);
+    snprintf(text[1], sizeof(text[1]), "%.10g", solve_natural(problem, solved->bound));
     snprintf(note[1], sizeof(note[1]), "proof: %s", solved->proof);
     snprintf(text[2], sizeof(text[2]), "%.2f %%", gap_of(table->is.value, solved->bound));
     snprintf(note[2], sizeof(note[2]), "%s",
