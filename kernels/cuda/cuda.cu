@@ -90,10 +90,11 @@ static size_t cuda_scratch_bytes(const kern_t *kern)
 
 cot_status_t kern_cuda_force(kern_t *kern, kern_cuda_form_t form)
 {
-    if (form == KERN_FORM_WGMMA && kern->major != 9)
+    if (form >= KERN_FORM_WGMMA && kern->major != 9)
         return cot_fail(COT_ERR_UNSUPPORTED, "device %d (compute capability %d.%d) has no wgmma", kern->device,
                         kern->major, kern->minor);
-    kern->form = form != KERN_FORM_AUTO ? form : kern->major == 9 ? KERN_FORM_WGMMA : KERN_FORM_MMA;
+    kern->form = form == KERN_FORM_MMA || kern->major != 9 ? KERN_FORM_MMA : KERN_FORM_WGMMA;
+    kern->light_rows = form == KERN_FORM_WGMMA_FEW ? 256 : form == KERN_FORM_WGMMA_MANY ? 0 : 128;
     return COT_OK;
 }
 
@@ -239,17 +240,10 @@ MISSING(attention)
 MISSING(attn_out)
 MISSING(route)
 MISSING(sort)
-MISSING(experts)
 MISSING(mlp)
 MISSING(combine)
 MISSING(head)
 MISSING(sample)
-
-cot_status_t kern_cuda_product(kern_t *kern, const kern_cuda_product_t *product)
-{
-    (void)kern, (void)product;
-    return missing("product");
-}
 
 extern "C" const kern_ops_t kern_cuda = {
     .name = "cuda",

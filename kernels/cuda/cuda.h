@@ -17,7 +17,7 @@ extern const kern_ops_t kern_cuda;
 /* Takes memory for the experts of one layer: `slots` (at most KERN_BANK_MAX_SLOTS) of gate and up [width, hidden], down
  * [hidden, width], bf16. hidden must be a multiple of 16, width of 8. The bank owns its memory; `kern` must outlive it.
  */
-#define KERN_BANK_MAX_SLOTS 512
+#define KERN_BANK_MAX_SLOTS 384
 cot_status_t kern_bank_create(kern_t *kern, uint32_t slots, uint32_t hidden, uint32_t width, kern_bank_t **bank_out);
 void kern_bank_destroy(kern_bank_t *bank); /* NULL is allowed */
 
@@ -30,8 +30,14 @@ typedef struct {
 cot_status_t kern_bank_load(kern_bank_t *bank, uint32_t slot, const kern_bank_expert_t *expert);
 
 /* Which form of the products runs, for tests and the lab; the bits are the same. AUTO: the fastest that the device has.
- */
-typedef enum { KERN_FORM_AUTO, KERN_FORM_MMA, KERN_FORM_WGMMA } kern_cuda_form_t;
+ * FEW and MANY: wgmma with experts of up to 256 rows, or none, taken as having few rows. */
+typedef enum {
+    KERN_FORM_AUTO,
+    KERN_FORM_MMA,
+    KERN_FORM_WGMMA,
+    KERN_FORM_WGMMA_FEW,
+    KERN_FORM_WGMMA_MANY
+} kern_cuda_form_t;
 /* COT_ERR_UNSUPPORTED: this device lacks it. */
 cot_status_t kern_cuda_force(kern_t *kern, kern_cuda_form_t form);
 

@@ -33,8 +33,9 @@ struct kern {
                        CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
 
     /* experts */
-    void *middle;       /* bf16 [max_assignments][max_width] SwiGLU outputs, in sorted order */
-    uint64_t *counters; /* [KERN_COUNTERS] see experts.cu */
+    uint32_t light_rows; /* see experts_wgmma.cu */
+    void *middle;        /* bf16 [max_assignments][max_width] SwiGLU outputs, in sorted order */
+    uint64_t *counters;  /* [KERN_COUNTERS] see experts.cu */
 };
 
 #define KERN_COUNTERS 16

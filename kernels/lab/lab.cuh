@@ -137,5 +137,7 @@ cot_status_t lab_stage_exchange(lab_t *lab);
 cot_status_t lab_stage_exchange_loop(lab_t *lab);
 cot_status_t lab_stage_layer(lab_t *lab);
 cot_status_t lab_stage_bits(lab_t *lab);
+cot_status_t lab_stage_experts(lab_t *lab);
+cot_status_t lab_stage_product(lab_t *lab);
 
 #endif

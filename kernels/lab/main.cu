@@ -26,6 +26,9 @@ static const stage_t STAGES[] = {
     {"layer", "whole layers as a graph on one GPU or several: decode batches of --rows at 1k context, prefill",
      lab_stage_layer},
     {"bits", "the same rows computed in every way must have the same bits", lab_stage_bits},
+    {"experts", "gate/up, SwiGLU and down over rows sorted by expert (--rows: mean rows an expert; 0: eight in all)",
+     lab_stage_experts},
+    {"product", "QKV, O and the LM head at --rows rows, cold weights, beside cuBLASLt", lab_stage_product},
 };
 
 static int usage(FILE *out)

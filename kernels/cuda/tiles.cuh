@@ -1,0 +1,414 @@
+/* The core of the products on sm_90a: weights on M, rows on N, one persistent block a multiprocessor of 384 threads.
+ *
+ *   warp 0, lane 0   schedules: puts tiles into a queue and streams their weights, boxes of 16 rows x 64 columns, by
+ * TMA into ring A (7 stages of 128 x 64, 112 KB); the ring runs on across tiles, experts and phases warps 1-3 bring the
+ * rows of x, by index, by cp.async under the same swizzle into ring B (3 stages of 256 x 64) warps 4-7, 8-11  two
+ * consumer warpgroups: 64 rows of weights each times all N rows of the tile, wgmma m64nNk16 with fp32 accumulators in
+ * registers, K ascending, one accumulator an output
+ *
+ * A tile is up to 8 units of 16 weight rows (a unit of gate/up: 8 gates, 8 ups) times up to 256 rows. Weight rows of a
+ * tile that are not there leave what the ring held before: they reach only their own outputs, which are not stored.
+ * Rows of x that are not there are zeros.
+ *
+ * Barriers: full[s] of A counts the scheduler and TMA's bytes, of B the three gathering warps; empty[s] counts the
+ * eight consumer warps. A consumer keeps one wgmma group under way, so it gives stage i - 1 back when it has issued
+ * stage i; the gatherers publish stage i when they have issued stage i + B_LAG, for which they need stage i + B_LAG -
+ * B_STAGES back: B_LAG <= B_STAGES - 2, or both would wait for each other. */
+#ifndef KERN_CUDA_TILES_CUH
+#define KERN_CUDA_TILES_CUH
+
+#include "kernels/cuda/arith.cuh"
+#include "kernels/cuda/wgmma.cuh"
+
+namespace kcu
+{
+
+constexpr int TILE_THREADS = 384, UNIT = 16, TILE_UNITS = 8, MAX_N = 256;
+constexpr int A_STAGES = 7, A_BYTES = TILE_UNITS * UNIT * 128;
+constexpr int B_STAGES = 3, B_LAG = 1, B_BYTES = MAX_N * 128;
+constexpr int QUEUE = 3, STAGED_ROWS = 32, STAGED_PITCH = 72; /* elements: 144 bytes, free of bank conflicts */
+constexpr int GATHERERS = 96, BARRIER_ALL_CONSUMERS = 3, BARRIER_GATHERERS = 4;
+static_assert(B_LAG <= B_STAGES - 2, "see above");
+
+/* What becomes of a tile's accumulators. */
+enum epilogue_t {
+    GATED,   /* silu(gate) up, bf16, to row `row + n` of `out` */
+    SCATTER, /* bf16, to the row that the table names */
+    FLOATS   /* fp32, to row `row + n` of `out` */
+};
+
+struct tile_t {
+    uint32_t units;     /* 1 … 8; 0: the phase ends */
+    uint32_t map;       /* which of the weights */
+    uint32_t a_row;     /* first row in the weights */
+    uint32_t k, stages; /* first column, and how many times 64 */
+    uint32_t row, rows; /* of x: first, and how many (1 … 256) */
+    uint32_t n;         /* the N of wgmma: at least `rows` */
+    uint32_t unit;      /* of the output: its column / 16, or / 8 when gated */
+    uint32_t segment;
+};
+
+struct tiles_shared {
+    alignas(1024) unsigned char a[A_STAGES][A_BYTES];
+    alignas(1024) unsigned char b[B_STAGES][B_BYTES];
+    alignas(16) uint16_t staged[2][STAGED_ROWS][STAGED_PITCH];
+    uint32_t table[QUEUE][MAX_N];
+    tile_t queue[QUEUE];
+    uint64_t a_full[A_STAGES], a_empty[A_STAGES], b_full[B_STAGES], b_empty[B_STAGES];
+    uint64_t queue_full[QUEUE], queue_empty[QUEUE];
+};
+
+/* Place in a ring of SIZE. */
+template <int SIZE> struct place {
+    uint32_t stage = 0, parity = 0;
+    __device__ __forceinline__ void next()
+    {
+        if (++stage == SIZE) {
+            stage = 0;
+            parity ^= 1;
+        }
+    }
+};
+
+/* The N of wgmma for `rows` rows. */
+__host__ __device__ inline uint32_t tile_n(uint32_t rows)
+{
+    if (rows <= 16) return rows <= 8 ? 8 : 16;
+    return (rows + 31) / 32 * 32;
+}
+
+/* Rows of each of the n tiles that `rows` rows are cut into: all alike but the last. */
+__host__ __device__ inline uint32_t tile_width(uint32_t rows)
+{
+    const uint32_t tiles = (rows + MAX_N - 1) / MAX_N;
+    return tiles == 0 ? 0 : ((rows + tiles - 1) / tiles + 31) / 32 * 32;
+}
+
+/* Cuts `units` units into chunks of at most 8 for `blocks` blocks that take them in order: whole waves of 8, then the
+ * rest (half a wave to one and a half) evenly, so that all end together. */
+struct chunking {
+    uint32_t whole, rest_units, rest;
+    __host__ __device__ chunking(uint32_t units, uint32_t blocks)
+    {
+        const uint32_t wave = blocks * TILE_UNITS;
+        uint32_t waves = units / wave;
+        if (waves > 0 && units - waves * wave < wave / 2) waves--;
+        whole = waves * blocks;
+        rest_units = units - waves * wave;
+        rest = rest_units > wave ? 2 * blocks : rest_units < blocks ? rest_units : blocks;
+    }
+    __host__ __device__ uint32_t count() const
+    {
+        return whole + rest;
+    }
+    /* First unit of chunk c (c = count: the end). */
+    __host__ __device__ uint32_t begin(uint32_t c) const
+    {
+        if (c <= whole) return c * TILE_UNITS;
+        return whole * TILE_UNITS + static_cast<uint32_t>(static_cast<uint64_t>(c - whole) * rest_units / rest);
+    }
+};
+
+#if defined(KERN_SM90A)
+
+/* By one thread, before a __syncthreads. */
+__device__ inline void tiles_init(tiles_shared &shared)
+{
+    for (int s = 0; s < A_STAGES; s++) {
+        mbarrier_init(&shared.a_full[s], 1);
+        mbarrier_init(&shared.a_empty[s], 8);
+    }
+    for (int s = 0; s < B_STAGES; s++) {
+        mbarrier_init(&shared.b_full[s], 3);
+        mbarrier_init(&shared.b_empty[s], 8);
+    }
+    for (int s = 0; s < QUEUE; s++) {
+        mbarrier_init(&shared.queue_full[s], 1);
+        mbarrier_init(&shared.queue_empty[s], 8 + 3);
+    }
+    mbarrier_init_fence();
+}
+
+/* ---- the scheduler ---- */
+
+struct scheduler_state {
+    place<A_STAGES> a;
+    place<QUEUE> queue;
+};
+
+__device__ __forceinline__ void push_tile(tiles_shared &shared, scheduler_state &state, const tile_t &tile)
+{
+    mbarrier_wait(&shared.queue_empty[state.queue.stage], state.queue.parity ^ 1);
+    shared.queue[state.queue.stage] = tile;
+    mbarrier_arrive(&shared.queue_full[state.queue.stage]);
+    state.queue.next();
+}
+
+__device__ __forceinline__ void stream_tile(tiles_shared &shared, scheduler_state &state, const tile_t &tile,
+                                            const CUtensorMap *map, uint64_t policy)
+{
+    for (uint32_t k = 0; k < tile.stages; k++) {
+        uint64_t *full = &shared.a_full[state.a.stage];
+        unsigned char *to = shared.a[state.a.stage];
+        mbarrier_wait(&shared.a_empty[state.a.stage], state.a.parity ^ 1);
+        mbarrier_arrive_expect(full, tile.units * (UNIT * 128));
+        for (uint32_t u = 0; u < tile.units; u++)
+            tma_load_2d(to + u * UNIT * 128, map,
+                        make_int2(static_cast<int>(tile.k + 64 * k), static_cast<int>(tile.a_row + UNIT * u)), full,
+                        policy);
+        state.a.next();
+    }
+}
+
+/* ---- the gatherers ---- */
+
+struct gather_state {
+    place<B_STAGES> issue, publish;
+    place<QUEUE> queue;
+    uint32_t pending = 0;
+};
+
+/* Rows of x: row n of a tile is row table[n], or row + n without a table; `k_end` columns. */
+struct rows_source {
+    const uint16_t *x;
+    uint32_t pitch, k_end; /* elements */
+    bool indexed;
+};
+
+__device__ __forceinline__ void publish_rows(tiles_shared &shared, gather_state &state)
+{
+    fence_async_shared();
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) mbarrier_arrive(&shared.b_full[state.publish.stage]);
+    state.publish.next();
+}
+
+__device__ __forceinline__ void gather_tile(tiles_shared &shared, gather_state &state, const tile_t &tile,
+                                            const rows_source &source)
+{
+    const uint32_t thread = threadIdx.x - 32, chunk = thread % 8;
+    const uint32_t *table = shared.table[state.queue.stage];
+    for (uint32_t k = 0; k < tile.stages; k++) {
+        const uint32_t column = tile.k + 64 * k + 8 * chunk;
+        const uint32_t to = shared_address(shared.b[state.issue.stage]);
+        const bool inside = column < source.k_end;
+        mbarrier_wait(&shared.b_empty[state.issue.stage], state.issue.parity ^ 1);
+#pragma unroll 4
+        for (uint32_t n = thread / 8; n < tile.n; n += GATHERERS / 8) {
+            const bool valid = inside && n < tile.rows;
+            const size_t row = !valid ? 0 : source.indexed ? table[n] : tile.row + n;
+            cp_async_16(to + swizzle_128(n, chunk), source.x + row * source.pitch + (valid ? column : 0), valid);
+        }
+        cp_async_commit();
+        state.issue.next();
+        if (state.pending < B_LAG) {
+            state.pending++;
+            continue;
+        }
+        cp_async_wait<B_LAG>();
+        publish_rows(shared, state);
+    }
+}
+
+__device__ __forceinline__ void gather_drain(tiles_shared &shared, gather_state &state)
+{
+    cp_async_wait<0>();
+    for (; state.pending > 0; state.pending--) publish_rows(shared, state);
+}
+
+/* ---- the consumers ---- */
+
+struct consumer_state {
+    place<A_STAGES> a;
+    place<B_STAGES> b;
+    place<QUEUE> queue;
+};
+
+struct tile_out {
+    void *out;
+    uint32_t pitch;          /* elements */
+    uint64_t segment_stride; /* elements, FLOATS */
+    /* SCATTER: where given, row a goes to row a % per_base of base[a / per_base]. FLOATS: per_base columns there are.
+     */
+    void *const *base;
+    uint32_t per_base;
+};
+
+__device__ __forceinline__ void release_stages(tiles_shared &shared, uint32_t a, uint32_t b)
+{
+    if (threadIdx.x % 32 != 0) return;
+    mbarrier_arrive(&shared.a_empty[a]);
+    mbarrier_arrive(&shared.b_empty[b]);
+}
+
+/* A warpgroup without weights in this tile keeps step with the rings. */
+__device__ __forceinline__ void idle_tile(tiles_shared &shared, consumer_state &state, uint32_t stages)
+{
+    for (uint32_t k = 0; k < stages; k++) {
+        mbarrier_wait(&shared.a_full[state.a.stage], state.a.parity);
+        mbarrier_wait(&shared.b_full[state.b.stage], state.b.parity);
+        __syncwarp();
+        release_stages(shared, state.a.stage, state.b.stage);
+        state.a.next();
+        state.b.next();
+    }
+}
+
+template <int N>
+__device__ __forceinline__ void multiply_tile(tiles_shared &shared, consumer_state &state, uint32_t stages,
+                                              uint32_t group, float (&acc)[N / 2])
+{
+    uint32_t last_a = 0, last_b = 0;
+#pragma unroll
+    for (int i = 0; i < N / 2; i++) acc[i] = 0;
+    for (uint32_t k = 0; k < stages; k++) {
+        mbarrier_wait(&shared.a_full[state.a.stage], state.a.parity);
+        mbarrier_wait(&shared.b_full[state.b.stage], state.b.parity);
+        const uint64_t a = wgmma_descriptor(shared_address(shared.a[state.a.stage]) + group * (A_BYTES / 2));
+        const uint64_t b = wgmma_descriptor(shared_address(shared.b[state.b.stage]));
+        wgmma_fence();
+#pragma unroll
+        for (uint32_t i = 0; i < 4; i++) wgmma_ss<N>(acc, a + 2 * i, b + 2 * i);
+        wgmma_commit();
+        wgmma_wait<1>();
+        if (k > 0) release_stages(shared, last_a, last_b);
+        last_a = state.a.stage;
+        last_b = state.b.stage;
+        state.a.next();
+        state.b.next();
+    }
+    wgmma_wait<0>();
+    release_stages(shared, last_a, last_b);
+}
+
+/* Accumulators of up to 32 rows of x, from column block j on, to `staged` [n][64 or, gated, 32 outputs of the group].
+ */
+template <int N, epilogue_t EPILOGUE>
+__device__ __forceinline__ void stage_outputs(uint16_t (*staged)[STAGED_PITCH], const float (&acc)[N / 2], int first)
+{
+    const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+#pragma unroll
+    for (int j = 0; j < (N < STAGED_ROWS ? N : STAGED_ROWS) / 8; j++) {
+        const float *c = &acc[4 * (first + j)];
+        if (EPILOGUE == GATED) {
+            const uint32_t pair = pack_bf16(swiglu(c[0], c[2]), swiglu(c[1], c[3]));
+            stmatrix_x1_trans(shared_address(&staged[8 * j + lane % 8][8 * warp]), pair);
+        } else {
+            stmatrix_x2_trans(shared_address(&staged[8 * j + lane % 8][16 * warp + lane / 8 % 2 * 8]),
+                              pack_bf16(c[0], c[1]), pack_bf16(c[2], c[3]));
+        }
+    }
+}
+
+__device__ __forceinline__ uint16_t *scatter_row(const tile_out &out, uint32_t row)
+{
+    uint16_t *base = static_cast<uint16_t *>(out.out);
+    if (out.base != nullptr) {
+        base = static_cast<uint16_t *>(out.base[row / out.per_base]);
+        row %= out.per_base;
+    }
+    return base + static_cast<size_t>(row) * out.pitch;
+}
+
+/* Rows first_n … of the tile from `staged` to global memory, 16 bytes a thread at a time. */
+template <epilogue_t EPILOGUE>
+__device__ __forceinline__ void copy_outputs(const uint16_t (*staged)[STAGED_PITCH], const tile_t &tile,
+                                             const tile_out &out, const uint32_t *table, uint32_t first_n)
+{
+    constexpr uint32_t CHUNKS = EPILOGUE == GATED ? 4 : 8, UNIT_CHUNKS = CHUNKS / 4;
+    const uint32_t thread = threadIdx.x % 128, group = threadIdx.x / 128 - 1, chunk = thread % CHUNKS;
+    const uint32_t unit = 4 * group + chunk / UNIT_CHUNKS;
+    if (unit >= tile.units) return;
+    const uint32_t column = (tile.unit + 4 * group) * (UNIT_CHUNKS * 8) + 8 * chunk;
+    for (uint32_t r = thread / CHUNKS; r < STAGED_ROWS && first_n + r < tile.rows; r += 128 / CHUNKS) {
+        const uint32_t n = first_n + r;
+        uint16_t *to = EPILOGUE == SCATTER
+                           ? scatter_row(out, table[n])
+                           : static_cast<uint16_t *>(out.out) + static_cast<size_t>(tile.row + n) * out.pitch;
+        *reinterpret_cast<uint4 *>(to + column) = *reinterpret_cast<const uint4 *>(&staged[r][8 * chunk]);
+    }
+}
+
+/* 8 rows of 8 columns of 4 bytes a store: whole sectors. `per_base` is the number of columns that there are. */
+template <int N>
+__device__ __forceinline__ void store_floats(const tile_t &tile, const tile_out &out, const float (&acc)[N / 2],
+                                             uint32_t group)
+{
+    const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+    const uint32_t column = (tile.unit + 4 * group + warp) * UNIT + lane / 4;
+    if (4 * group + warp >= tile.units) return;
+    float *to = static_cast<float *>(out.out) + tile.segment * out.segment_stride + column;
+#pragma unroll
+    for (int i = 0; i < N / 2; i++) {
+        const uint32_t n = i / 4 * 8 + 2 * (lane % 4) + i % 2, further = i / 2 % 2 * 8;
+        if (n < tile.rows && column + further < out.per_base)
+            to[static_cast<size_t>(tile.row + n) * out.pitch + further] = acc[i];
+    }
+}
+
+template <int N, epilogue_t EPILOGUE>
+__device__ __forceinline__ void consume_n(tiles_shared &shared, consumer_state &state, const tile_t &tile,
+                                          const tile_out &out)
+{
+    const uint32_t group = threadIdx.x / 128 - 1;
+    float acc[N / 2];
+    multiply_tile<N>(shared, state, tile.stages, group, acc);
+    if (EPILOGUE == FLOATS) {
+        store_floats<N>(tile, out, acc, group);
+        return;
+    }
+    uint16_t(*staged)[STAGED_PITCH] = shared.staged[group];
+    constexpr int ROWS = N < STAGED_ROWS ? N : STAGED_ROWS;
+#pragma unroll
+    for (int first = 0; first < N; first += ROWS) {
+        if (first > 0) named_barrier(1 + group, 128);
+        stage_outputs<N, EPILOGUE>(staged, acc, first / 8);
+        named_barrier(1 + group, 128);
+        copy_outputs<EPILOGUE>(staged, tile, out, shared.table[state.queue.stage], static_cast<uint32_t>(first));
+    }
+    named_barrier(1 + group, 128); /* before the next tile's outputs */
+}
+
+/* The tile at the head of the queue. */
+template <epilogue_t EPILOGUE>
+__device__ __forceinline__ void consume_tile(tiles_shared &shared, consumer_state &state, const tile_t &tile,
+                                             const tile_out &out)
+{
+    if (4 * (threadIdx.x / 128 - 1) >= tile.units) {
+        idle_tile(shared, state, tile.stages);
+        return;
+    }
+    switch (tile.n) {
+    case 8: consume_n<8, EPILOGUE>(shared, state, tile, out); break;
+    case 16: consume_n<16, EPILOGUE>(shared, state, tile, out); break;
+    case 32: consume_n<32, EPILOGUE>(shared, state, tile, out); break;
+    case 64: consume_n<64, EPILOGUE>(shared, state, tile, out); break;
+    case 96: consume_n<96, EPILOGUE>(shared, state, tile, out); break;
+    case 128: consume_n<128, EPILOGUE>(shared, state, tile, out); break;
+    case 160: consume_n<160, EPILOGUE>(shared, state, tile, out); break;
+    case 192: consume_n<192, EPILOGUE>(shared, state, tile, out); break;
+    case 224: consume_n<224, EPILOGUE>(shared, state, tile, out); break;
+    default: consume_n<256, EPILOGUE>(shared, state, tile, out); break;
+    }
+}
+
+/* All tiles of a phase. */
+template <epilogue_t EPILOGUE>
+__device__ __forceinline__ void consume_phase(tiles_shared &shared, consumer_state &state, const tile_out &out)
+{
+    for (;;) {
+        mbarrier_wait(&shared.queue_full[state.queue.stage], state.queue.parity);
+        const tile_t tile = shared.queue[state.queue.stage];
+        if (tile.units > 0) consume_tile<EPILOGUE>(shared, state, tile, out);
+        __syncwarp();
+        if (threadIdx.x % 32 == 0) mbarrier_arrive(&shared.queue_empty[state.queue.stage]);
+        state.queue.next();
+        if (tile.units == 0) return;
+    }
+}
+
+#endif
+
+} // namespace kcu
+
+#endif
