@@ -167,6 +167,16 @@ __device__ void meet(const experts_params &params)
     named_barrier(BARRIER_GATHERERS, GATHERERS);
 }
 
+/* The last block to leave sets the counters back for the next launch. The scheduler, whose last word ended the second
+ * phase, and the meeting are done with them. */
+__device__ void leave(const experts_params &params)
+{
+    if (threadIdx.x != 32) return;
+    __threadfence();
+    if (atomicAdd(&params.counters[COUNTER_LEFT], 1ULL) != gridDim.x - 1) return;
+    for (int c = 0; c < COUNTER_COUNT; c++) params.counters[c] = 0;
+}
+
 __device__ void gather(shared_t &shared, const experts_params &params)
 {
     gather_state state;
@@ -186,8 +196,8 @@ __device__ void gather(shared_t &shared, const experts_params &params)
             state.queue.next();
             if (tile.units == 0) break;
         }
-        gather_drain(shared.tiles, state);
     }
+    leave(params);
 }
 
 __device__ void consume(shared_t &shared, const experts_params &params)
@@ -198,20 +208,11 @@ __device__ void consume(shared_t &shared, const experts_params &params)
     consume_phase<GATED>(shared.tiles, state, middle);
     __threadfence();
     named_barrier(BARRIER_ALL_CONSUMERS, 256);
-    if (threadIdx.x == 128) {
+    if (threadIdx.x == FIRST_CONSUMER) {
         __threadfence();
         atomicAdd(&params.counters[COUNTER_MET], 1ULL);
     }
     consume_phase<SCATTER>(shared.tiles, state, y);
-}
-
-/* The last block to leave sets the counters back for the next launch. */
-__device__ void leave(const experts_params &params)
-{
-    if (threadIdx.x != 0) return;
-    __threadfence();
-    if (atomicAdd(&params.counters[COUNTER_LEFT], 1ULL) != gridDim.x - 1) return;
-    for (int c = 0; c < COUNTER_COUNT; c++) params.counters[c] = 0;
 }
 
 #endif
@@ -251,8 +252,6 @@ __global__ void __launch_bounds__(TILE_THREADS, 1)
         registers_raise<224>();
         consume(shared, params);
     }
-    __syncthreads();
-    leave(params);
 #endif
 }
 

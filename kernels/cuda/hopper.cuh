@@ -88,6 +88,12 @@ __device__ __forceinline__ void mbarrier_wait(uint64_t *barrier, uint32_t parity
     while (!mbarrier_try_wait(barrier, parity)) limit.check("mbarrier at", shared_address(barrier), parity);
 }
 
+/* Arrives when all cp.async of this thread so far have landed; counted among the barrier's arrivals. */
+__device__ __forceinline__ void cp_async_arrive(uint64_t *barrier)
+{
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_address(barrier)) : "memory");
+}
+
 /* Writes of this thread to shared memory by ordinary stores (cp.async too) become visible to wgmma and TMA. */
 __device__ __forceinline__ void fence_async_shared()
 {

@@ -111,7 +111,6 @@ __device__ void gather(tiles_shared &shared, const product_params &params)
         state.queue.next();
         if (tile.units == 0) break;
     }
-    gather_drain(shared, state);
 }
 
 #endif
@@ -152,7 +151,6 @@ __global__ void __launch_bounds__(TILE_THREADS, 1)
                               nullptr, params.columns};
         consume_phase<FLOATS>(shared, state, out);
     }
-    __syncthreads();
 #endif
 }
 

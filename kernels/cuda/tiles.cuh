@@ -1,19 +1,21 @@
-/* The core of the products on sm_90a: weights on M, rows on N, one persistent block a multiprocessor of 384 threads.
+/* The core of the products on sm_90a: weights on M, rows on N, one persistent block a multiprocessor of 384 threads
+ * (wgmma with N = 256 leaves no room for more).
  *
- *   warp 0, lane 0   schedules: puts tiles into a queue and streams their weights, boxes of 16 rows x 64 columns, by
- * TMA into ring A (7 stages of 128 x 64, 112 KB); the ring runs on across tiles, experts and phases warps 1-3 bring the
- * rows of x, by index, by cp.async under the same swizzle into ring B (3 stages of 256 x 64) warps 4-7, 8-11  two
- * consumer warpgroups: 64 rows of weights each times all N rows of the tile, wgmma m64nNk16 with fp32 accumulators in
- * registers, K ascending, one accumulator an output
+ *   warp 0, lane 0     schedules: puts tiles into a queue and streams their weights, boxes of 16 rows x 64 columns,
+ *                      by TMA into ring A (7 stages of 128 x 64, 112 KB), across tiles, experts and phases
+ *   warps 1-3          bring the rows of x, by index, by cp.async under the same swizzle into ring B (3 stages of
+ *                      32 KB: 64 columns of K of 256 rows, up to 512 columns of few rows, fetched far ahead)
+ *   warps 4-7, 8-11    two consumer warpgroups: 64 rows of weights each times all N rows of the tile, wgmma m64nNk16
+ *                      with fp32 accumulators in registers, K ascending, one accumulator an output
  *
- * A tile is up to 8 units of 16 weight rows (a unit of gate/up: 8 gates, 8 ups) times up to 256 rows. Weight rows of a
- * tile that are not there leave what the ring held before: they reach only their own outputs, which are not stored.
- * Rows of x that are not there are zeros.
+ * A tile is up to 8 units of 16 weight rows (a unit of gate/up: 8 gates, 8 ups) times up to 256 rows. Weight rows of
+ * a tile that are not there leave what the ring held before, and rows of x that are not there are copies of the last:
+ * they reach only their own outputs, which are not stored.
  *
- * Barriers: full[s] of A counts the scheduler and TMA's bytes, of B the three gathering warps; empty[s] counts the
- * eight consumer warps. A consumer keeps one wgmma group under way, so it gives stage i - 1 back when it has issued
- * stage i; the gatherers publish stage i when they have issued stage i + B_LAG, for which they need stage i + B_LAG -
- * B_STAGES back: B_LAG <= B_STAGES - 2, or both would wait for each other. */
+ * Barriers: full[s] of A counts the scheduler and TMA's bytes, of B every gathering thread, whose arrival follows its
+ * copies by itself (cp.async.mbarrier.arrive.noinc); empty[s] counts the eight consumer warps, which keep one wgmma
+ * group under way and so give a stage back when they have issued the next. cp.async writes through the generic proxy
+ * and wgmma reads through the async one: consumers put the proxy fence between. */
 #ifndef KERN_CUDA_TILES_CUH
 #define KERN_CUDA_TILES_CUH
 
@@ -25,10 +27,10 @@ namespace kcu
 
 constexpr int TILE_THREADS = 384, UNIT = 16, TILE_UNITS = 8, MAX_N = 256;
 constexpr int A_STAGES = 7, A_BYTES = TILE_UNITS * UNIT * 128;
-constexpr int B_STAGES = 3, B_LAG = 1, B_BYTES = MAX_N * 128;
+constexpr int B_STAGES = 3, B_BYTES = MAX_N * 128;
 constexpr int QUEUE = 3, STAGED_ROWS = 32, STAGED_PITCH = 72; /* elements: 144 bytes, free of bank conflicts */
-constexpr int GATHERERS = 96, BARRIER_ALL_CONSUMERS = 3, BARRIER_GATHERERS = 4;
-static_assert(B_LAG <= B_STAGES - 2, "see above");
+constexpr int FIRST_CONSUMER = 128, GATHERERS = 96, GATHER_ROWS = GATHERERS / 8;
+constexpr int BARRIER_ALL_CONSUMERS = 3, BARRIER_GATHERERS = 4;
 
 /* What becomes of a tile's accumulators. */
 enum epilogue_t {
@@ -119,12 +121,12 @@ __device__ inline void tiles_init(tiles_shared &shared)
         mbarrier_init(&shared.a_empty[s], 8);
     }
     for (int s = 0; s < B_STAGES; s++) {
-        mbarrier_init(&shared.b_full[s], 3);
+        mbarrier_init(&shared.b_full[s], GATHERERS);
         mbarrier_init(&shared.b_empty[s], 8);
     }
     for (int s = 0; s < QUEUE; s++) {
         mbarrier_init(&shared.queue_full[s], 1);
-        mbarrier_init(&shared.queue_empty[s], 8 + 3);
+        mbarrier_init(&shared.queue_empty[s], 8 + GATHERERS / 32);
     }
     mbarrier_init_fence();
 }
@@ -163,10 +165,15 @@ __device__ __forceinline__ void stream_tile(tiles_shared &shared, scheduler_stat
 /* ---- the gatherers ---- */
 
 struct gather_state {
-    place<B_STAGES> issue, publish;
+    place<B_STAGES> b;
     place<QUEUE> queue;
-    uint32_t pending = 0;
 };
+
+/* How many times 64 columns of K a stage of ring B holds for N rows. */
+__device__ __forceinline__ uint32_t b_depth(uint32_t n)
+{
+    return n <= 32 ? 8 : n <= 64 ? 4 : n <= 128 ? 2 : 1;
+}
 
 /* Rows of x: row n of a tile is row table[n], or row + n without a table; `k_end` columns. */
 struct rows_source {
@@ -175,45 +182,46 @@ struct rows_source {
     bool indexed;
 };
 
-__device__ __forceinline__ void publish_rows(tiles_shared &shared, gather_state &state)
+/* This thread's 16 bytes (chunk thread % 8) of 64 columns of rows thread / 8 + 12 i of a tile. Twelve rows on, the
+ * row's place in its group of eight changes by four: the swizzled chunk alternates between two, the rest is immediate.
+ */
+__device__ __forceinline__ void gather_columns(uint32_t to, const tile_t &tile, const rows_source &source,
+                                               const uint32_t *table, uint32_t column)
 {
-    fence_async_shared();
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) mbarrier_arrive(&shared.b_full[state.publish.stage]);
-    state.publish.next();
+    constexpr uint32_t BATCH = 12; /* 144 rows: two of them make 256 */
+    const uint32_t thread = threadIdx.x - 32, chunk = thread % 8, last = tile.rows - 1;
+    const bool inside = column + 8 * chunk < source.k_end;
+    const uint16_t *from = source.x + (inside ? column + 8 * chunk : 0);
+    for (uint32_t first = thread / 8; first < tile.n; first += BATCH * GATHER_ROWS) {
+        const uint32_t even = to + swizzle_128(first, chunk), odd = even ^ 64;
+        uint32_t row[BATCH];
+#pragma unroll
+        for (uint32_t i = 0; i < BATCH; i++) {
+            const uint32_t n = min(first + GATHER_ROWS * i, last);
+            row[i] = source.indexed ? table[n] : tile.row + n;
+        }
+#pragma unroll
+        for (uint32_t i = 0; i < BATCH; i++) {
+            if (first + GATHER_ROWS * i >= tile.n) break;
+            cp_async_16((i % 2 == 0 ? even : odd) + i * GATHER_ROWS * 128,
+                        from + static_cast<uint64_t>(row[i]) * source.pitch, inside);
+        }
+    }
 }
 
 __device__ __forceinline__ void gather_tile(tiles_shared &shared, gather_state &state, const tile_t &tile,
                                             const rows_source &source)
 {
-    const uint32_t thread = threadIdx.x - 32, chunk = thread % 8;
+    const uint32_t depth = b_depth(tile.n);
     const uint32_t *table = shared.table[state.queue.stage];
-    for (uint32_t k = 0; k < tile.stages; k++) {
-        const uint32_t column = tile.k + 64 * k + 8 * chunk;
-        const uint32_t to = shared_address(shared.b[state.issue.stage]);
-        const bool inside = column < source.k_end;
-        mbarrier_wait(&shared.b_empty[state.issue.stage], state.issue.parity ^ 1);
-#pragma unroll 4
-        for (uint32_t n = thread / 8; n < tile.n; n += GATHERERS / 8) {
-            const bool valid = inside && n < tile.rows;
-            const size_t row = !valid ? 0 : source.indexed ? table[n] : tile.row + n;
-            cp_async_16(to + swizzle_128(n, chunk), source.x + row * source.pitch + (valid ? column : 0), valid);
-        }
-        cp_async_commit();
-        state.issue.next();
-        if (state.pending < B_LAG) {
-            state.pending++;
-            continue;
-        }
-        cp_async_wait<B_LAG>();
-        publish_rows(shared, state);
+    for (uint32_t first = 0; first < tile.stages; first += depth) {
+        const uint32_t to = shared_address(shared.b[state.b.stage]), blocks = min(depth, tile.stages - first);
+        mbarrier_wait(&shared.b_empty[state.b.stage], state.b.parity ^ 1);
+        for (uint32_t k = 0; k < blocks; k++)
+            gather_columns(to + k * tile.n * 128, tile, source, table, tile.k + 64 * (first + k));
+        cp_async_arrive(&shared.b_full[state.b.stage]);
+        state.b.next();
     }
-}
-
-__device__ __forceinline__ void gather_drain(tiles_shared &shared, gather_state &state)
-{
-    cp_async_wait<0>();
-    for (; state.pending > 0; state.pending--) publish_rows(shared, state);
 }
 
 /* ---- the consumers ---- */
@@ -234,23 +242,39 @@ struct tile_out {
     uint32_t per_base;
 };
 
-__device__ __forceinline__ void release_stages(tiles_shared &shared, uint32_t a, uint32_t b)
+/* A step of the consumers along K: where its operands lie, and whether it is the last of its stage of ring B. */
+struct step_t {
+    uint32_t a, b;
+    bool b_last;
+};
+
+__device__ __forceinline__ void release_step(tiles_shared &shared, const step_t &step)
 {
     if (threadIdx.x % 32 != 0) return;
-    mbarrier_arrive(&shared.a_empty[a]);
-    mbarrier_arrive(&shared.b_empty[b]);
+    mbarrier_arrive(&shared.a_empty[step.a]);
+    if (step.b_last) mbarrier_arrive(&shared.b_empty[step.b]);
+}
+
+/* Waits for the operands of step k of `stages`. */
+__device__ __forceinline__ step_t await_step(tiles_shared &shared, const consumer_state &state, uint2 k, uint32_t depth)
+{
+    mbarrier_wait(&shared.a_full[state.a.stage], state.a.parity);
+    if (k.x % depth == 0) {
+        mbarrier_wait(&shared.b_full[state.b.stage], state.b.parity);
+        fence_async_shared();
+    }
+    return {state.a.stage, state.b.stage, k.x % depth == depth - 1 || k.x + 1 == k.y};
 }
 
 /* A warpgroup without weights in this tile keeps step with the rings. */
-__device__ __forceinline__ void idle_tile(tiles_shared &shared, consumer_state &state, uint32_t stages)
+__device__ __forceinline__ void idle_tile(tiles_shared &shared, consumer_state &state, uint32_t stages, uint32_t depth)
 {
     for (uint32_t k = 0; k < stages; k++) {
-        mbarrier_wait(&shared.a_full[state.a.stage], state.a.parity);
-        mbarrier_wait(&shared.b_full[state.b.stage], state.b.parity);
+        const step_t step = await_step(shared, state, make_uint2(k, stages), depth);
         __syncwarp();
-        release_stages(shared, state.a.stage, state.b.stage);
+        release_step(shared, step);
         state.a.next();
-        state.b.next();
+        if (step.b_last) state.b.next();
     }
 }
 
@@ -258,27 +282,26 @@ template <int N>
 __device__ __forceinline__ void multiply_tile(tiles_shared &shared, consumer_state &state, uint32_t stages,
                                               uint32_t group, float (&acc)[N / 2])
 {
-    uint32_t last_a = 0, last_b = 0;
+    const uint32_t depth = b_depth(N);
+    step_t last = {};
 #pragma unroll
     for (int i = 0; i < N / 2; i++) acc[i] = 0;
     for (uint32_t k = 0; k < stages; k++) {
-        mbarrier_wait(&shared.a_full[state.a.stage], state.a.parity);
-        mbarrier_wait(&shared.b_full[state.b.stage], state.b.parity);
-        const uint64_t a = wgmma_descriptor(shared_address(shared.a[state.a.stage]) + group * (A_BYTES / 2));
-        const uint64_t b = wgmma_descriptor(shared_address(shared.b[state.b.stage]));
+        const step_t step = await_step(shared, state, make_uint2(k, stages), depth);
+        const uint64_t a = wgmma_descriptor(shared_address(shared.a[step.a]) + group * (A_BYTES / 2));
+        const uint64_t b = wgmma_descriptor(shared_address(shared.b[step.b]) + k % depth * (N * 128));
         wgmma_fence();
 #pragma unroll
         for (uint32_t i = 0; i < 4; i++) wgmma_ss<N>(acc, a + 2 * i, b + 2 * i);
         wgmma_commit();
         wgmma_wait<1>();
-        if (k > 0) release_stages(shared, last_a, last_b);
-        last_a = state.a.stage;
-        last_b = state.b.stage;
+        if (k > 0) release_step(shared, last);
+        last = step;
         state.a.next();
-        state.b.next();
+        if (step.b_last) state.b.next();
     }
     wgmma_wait<0>();
-    release_stages(shared, last_a, last_b);
+    release_step(shared, last);
 }
 
 /* Accumulators of up to 32 rows of x, from column block j on, to `staged` [n][64 or, gated, 32 outputs of the group].
@@ -316,7 +339,7 @@ __device__ __forceinline__ void copy_outputs(const uint16_t (*staged)[STAGED_PIT
                                              const tile_out &out, const uint32_t *table, uint32_t first_n)
 {
     constexpr uint32_t CHUNKS = EPILOGUE == GATED ? 4 : 8, UNIT_CHUNKS = CHUNKS / 4;
-    const uint32_t thread = threadIdx.x % 128, group = threadIdx.x / 128 - 1, chunk = thread % CHUNKS;
+    const uint32_t thread = threadIdx.x % 128, group = (threadIdx.x - FIRST_CONSUMER) / 128, chunk = thread % CHUNKS;
     const uint32_t unit = 4 * group + chunk / UNIT_CHUNKS;
     if (unit >= tile.units) return;
     const uint32_t column = (tile.unit + 4 * group) * (UNIT_CHUNKS * 8) + 8 * chunk;
@@ -350,7 +373,7 @@ template <int N, epilogue_t EPILOGUE>
 __device__ __forceinline__ void consume_n(tiles_shared &shared, consumer_state &state, const tile_t &tile,
                                           const tile_out &out)
 {
-    const uint32_t group = threadIdx.x / 128 - 1;
+    const uint32_t group = (threadIdx.x - FIRST_CONSUMER) / 128;
     float acc[N / 2];
     multiply_tile<N>(shared, state, tile.stages, group, acc);
     if (EPILOGUE == FLOATS) {
@@ -374,8 +397,8 @@ template <epilogue_t EPILOGUE>
 __device__ __forceinline__ void consume_tile(tiles_shared &shared, consumer_state &state, const tile_t &tile,
                                              const tile_out &out)
 {
-    if (4 * (threadIdx.x / 128 - 1) >= tile.units) {
-        idle_tile(shared, state, tile.stages);
+    if (4 * ((threadIdx.x - FIRST_CONSUMER) / 128) >= tile.units) {
+        idle_tile(shared, state, tile.stages, b_depth(tile.n));
         return;
     }
     switch (tile.n) {

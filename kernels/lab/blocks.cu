@@ -21,14 +21,14 @@ struct block_out {
 
 template <int N> struct block_ring {
     alignas(1024) unsigned char a[STAGES][A_BYTES];
-    alignas(1024) unsigned char b[STAGES][(N < 16 ? 16 : N) * 128];
+    alignas(1024) unsigned char b[STAGES][(N + 15) / 16 * 16 * 128];
     alignas(16) uint16_t staged[8][64 + 8];
     uint64_t full[STAGES], empty[STAGES];
 };
 
 template <int N> __device__ void produce(block_ring<N> &ring, const CUtensorMap *a, const CUtensorMap *b)
 {
-    constexpr int ROWS = N < 16 ? 16 : N;
+    constexpr int ROWS = (N + 15) / 16 * 16;
     for (uint32_t i = 0; i < DEPTH / 64; i++) {
         const uint32_t stage = i % STAGES, parity = i / STAGES & 1;
         kcu::mbarrier_wait(&ring.empty[stage], parity ^ 1);
@@ -171,7 +171,7 @@ template <int N> static cot_status_t judge(lab_t *lab, const block_out &out, con
 template <int N> static cot_status_t run_block(lab_t *lab, const kern_t *kern)
 {
     if (!lab_case(lab, "blocks/n%d", N)) return COT_OK;
-    const int b_rows = N < 16 ? 16 : N;
+    const int b_rows = (N + 15) / 16 * 16;
     uint16_t *a = static_cast<uint16_t *>(lab_device(lab, 64 * DEPTH * 2));
     uint16_t *b = static_cast<uint16_t *>(lab_device(lab, static_cast<size_t>(b_rows) * DEPTH * 2));
     float *floats = static_cast<float *>(lab_device(lab, 3 * 64 * N * 4));
