@@ -4,6 +4,7 @@
 #include "placement/solve/baselines.h"
 #include "placement/solve/exact_chain.h"
 #include "placement/solve/portfolio.h"
+#include "placement/solve/replicas.h"
 #include "placement/solve/times.h"
 
 #include <string.h>
@@ -41,6 +42,7 @@ const solve_solver_t SOLVE_SOLVERS[] = {
     {"lpt", "hottest expert first to the rank done soonest (Graham 1969), layer by layer", solve_lpt},
     {"eplb", "DeepSeek's EPLB, hierarchical: replicas of hot experts, packed by node, then by rank", solve_eplb},
     {"eplb-global", "DeepSeek's EPLB, global", solve_eplb_global},
+    {"replicas", "the search (or LPT) without replicas, then copies into the free slots", solve_replicas},
     {"exflow", "ExFlow's integer program (arXiv 2401.08383), halving the ranks, by GLPK within the time limit",
      solve_exflow},
     {"moetuner", "MoETuner's two integer programs (arXiv 2502.06643), by GLPK within the time limit", solve_moetuner},
