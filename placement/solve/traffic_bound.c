@@ -133,16 +133,35 @@ static cot_status_t bound_with_replicas(layer_t *l, int64_t *bound_out)
     return COT_OK;
 }
 
+/* shuffle: a reduce-scatter and an all-gather of a rank's share of the tokens to every other, wherever experts are. */
+static int64_t bound_shuffle(layer_t *l)
+{
+    const solve_problem_t *p = l->problem;
+    __int128 most = 0;
+    add_links(l, false);
+    for (uint32_t a = 0; a < p->ranks; a++) {
+        int64_t dearest = 0;
+        for (uint32_t b = 0; b < p->ranks; b++)
+            if (a != b && p->latency[(size_t)a * p->ranks + b] > dearest)
+                dearest = p->latency[(size_t)a * p->ranks + b];
+        __int128 here = (__int128)l->time[a] * (l->rows / p->top_k) / p->ranks + dearest;
+        if (here > most) most = here;
+    }
+    return (int64_t)(2 * most);
+}
+
 cot_status_t solve_traffic_bound(const solve_problem_t *p, uint32_t layer, int64_t *bound_out)
 {
     *bound_out = 0;
-    if (p->exchange != SOLVE_HOME || p->ranks < 2) return COT_OK;
+    if (p->exchange == SOLVE_COHERENT || p->ranks < 2) return COT_OK;
     layer_t l = {p, p->stats->load + (size_t)layer * p->experts, 0, layer, cot_calloc(p->ranks, sizeof(int64_t))};
     if (l.time == NULL) return cot_fail(COT_ERR_NO_MEMORY, "no memory for a bound");
     for (uint32_t e = 0; e < p->experts; e++) l.rows += l.load[e];
     int64_t dispatched = 0, returned = 0;
     cot_status_t status = COT_OK;
-    if (p->free_slots > 0) {
+    if (p->exchange == SOLVE_SHUFFLE) {
+        returned = bound_shuffle(&l);
+    } else if (p->free_slots > 0) {
         status = bound_with_replicas(&l, &returned);
     } else {
         status = bound_return(&l, &returned);

@@ -186,8 +186,8 @@ static void check_all(uint64_t cases, solve_problem_config_t config)
         double sum = 0;
         for (uint64_t seed = 0; seed < cases; seed++) sum += check(seed, kind, config);
         print_message("kind %d: bound / best on average %.3f\n", kind, sum / (double)cases);
-        /* Without crossings to bound there is at least the load's part; a bound of 0 everywhere would be no bound. */
-        assert_true(sum / (double)cases > 0.1);
+        /* A bound of 0 everywhere would be no bound. In steps of five tokens latencies are most of a step's time. */
+        assert_true(sum / (double)cases > (config.objective == SOLVE_STEP_TIME ? 0.02 : 0.4));
     }
 }
 
