@@ -75,6 +75,10 @@ static cot_status_t cuda_create(const kern_config_t *config, kern_t **kern_out)
     kern->stream = static_cast<cudaStream_t>(config->stream);
     cot_status_t status = find_device(kern);
     if (status == COT_OK) status = kern_cuda_experts_create(kern);
+    if (status == COT_OK) status = kern_cuda_attn_in_create(kern);
+    if (status == COT_OK) status = kern_cuda_attention_create(kern);
+    if (status == COT_OK) status = kern_cuda_route_create(kern);
+    if (status == COT_OK) status = kern_cuda_sort_create(kern);
     if (status != COT_OK) {
         cuda_destroy(kern);
         return status;
@@ -234,16 +238,7 @@ size_t kern_cuda_kv_block_bytes(const kern_t *kern)
         (void)kern, (void)args;                                                     \
         return missing(#stage);                                                     \
     }
-MISSING(embed)
-MISSING(attn_in)
-MISSING(attention)
-MISSING(attn_out)
-MISSING(route)
-MISSING(sort)
 MISSING(mlp)
-MISSING(combine)
-MISSING(head)
-MISSING(sample)
 
 extern "C" const kern_ops_t kern_cuda = {
     .name = "cuda",

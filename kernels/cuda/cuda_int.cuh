@@ -32,6 +32,20 @@ struct kern {
                        const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
                        CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
 
+    /* attn_in.cu, attn_out.cu, head.cu */
+    float *rope;      /* [max_context][cos, sin][D / 2] */
+    float *wide;      /* products before they are rounded: QKV, or the segments of O */
+    uint16_t *normed; /* [max_rows][H] */
+
+    /* route.cu, sort.cu */
+    float *route_logits;      /* [max_rows][E] */
+    uint32_t *sort_histogram; /* [segments][slots] */
+    uint32_t sort_assignments;
+
+    /* attention.cu */
+    float *attention_partial; /* [attention_slots] a split's sums, see attention_few.cu */
+    uint32_t attention_slots;
+
     /* experts */
     uint32_t light_rows; /* see experts_wgmma.cu */
     void *middle;        /* bf16 [max_assignments][max_width] SwiGLU outputs, in sorted order */
@@ -145,7 +159,15 @@ cot_status_t kern_cuda_combine(kern_t *kern, const kern_combine_args_t *args);
 cot_status_t kern_cuda_head(kern_t *kern, const kern_head_args_t *args);
 cot_status_t kern_cuda_sample(kern_t *kern, const kern_sample_args_t *args);
 
+/* The passes after the products of attn_in and attn_out, over what stands in kern->wide. */
+cot_status_t kern_cuda_finish_qkv(kern_t *kern, const kern_attn_in_args_t *args);
+cot_status_t kern_cuda_residual(kern_t *kern, const kern_attn_out_args_t *args);
+
 /* Scratch of the stages, taken at create; a stage that needs some has one. */
+cot_status_t kern_cuda_attn_in_create(kern_t *kern);
+cot_status_t kern_cuda_attention_create(kern_t *kern);
+cot_status_t kern_cuda_route_create(kern_t *kern);
+cot_status_t kern_cuda_sort_create(kern_t *kern);
 cot_status_t kern_cuda_experts_create(kern_t *kern);
 
 #endif

@@ -138,6 +138,11 @@ cot_status_t lab_stage_exchange_loop(lab_t *lab);
 cot_status_t lab_stage_layer(lab_t *lab);
 cot_status_t lab_stage_bits(lab_t *lab);
 cot_status_t lab_stage_experts(lab_t *lab);
+cot_status_t lab_stage_attention(lab_t *lab);
+cot_status_t lab_stage_route(lab_t *lab);
+cot_status_t lab_stage_sort(lab_t *lab);
+cot_status_t lab_stage_rows(lab_t *lab);
+cot_status_t lab_stage_sample(lab_t *lab);
 cot_status_t lab_stage_product(lab_t *lab);
 
 #endif
