@@ -221,30 +221,22 @@ cot_status_t lab_stage_product(lab_t *lab)
     kern_t *kern;
     COT_TRY(kern_cuda.create(&config, &kern));
     bench_t benches[3] = {};
-    benches[0] = {.lab = lab,
-                  .kern = kern,
-                  .name = "qkv",
-                  .parts = 3,
-                  .outputs = {heads, kv, kv},
-                  .columns = 0,
-                  .k = model->hidden,
-                  .segments = 1};
-    benches[1] = {.lab = lab,
-                  .kern = kern,
-                  .name = "o",
-                  .parts = 1,
-                  .outputs = {model->hidden},
-                  .columns = 0,
-                  .k = heads,
-                  .segments = KERN_O_SEGMENTS};
-    benches[2] = {.lab = lab,
-                  .kern = kern,
-                  .name = "head",
-                  .parts = 1,
-                  .outputs = {model->vocab},
-                  .columns = 0,
-                  .k = model->hidden,
-                  .segments = 1};
+    for (bench_t &bench : benches) {
+        bench.lab = lab;
+        bench.kern = kern;
+        bench.parts = bench.segments = 1;
+        bench.k = model->hidden;
+    }
+    benches[0].name = "qkv";
+    benches[0].parts = 3;
+    benches[0].outputs[0] = heads;
+    benches[0].outputs[1] = benches[0].outputs[2] = kv;
+    benches[1].name = "o";
+    benches[1].segments = KERN_O_SEGMENTS;
+    benches[1].outputs[0] = model->hidden;
+    benches[1].k = heads;
+    benches[2].name = "head";
+    benches[2].outputs[0] = model->vocab;
     cot_status_t status = COT_OK;
     for (bench_t &bench : benches)
         if (status == COT_OK && (bench.parts > 1 || bench.segments > 1 || most <= 1024))
