@@ -35,7 +35,7 @@ set_rate() {
     for host in $(all_hosts); do
         (on_host "$host" tc qdisc del dev eth0 root) 2>/dev/null
         [ "$1" = none ] && continue
-        (on_host "$host" tc qdisc add dev eth0 root tbf rate "$1" burst 256k latency 50ms) || fail "no rate \"$1\""
+        (on_host "$host" tc qdisc add dev eth0 root tbf rate "$1" burst 32k limit 4m) || fail "no rate \"$1\""
     done
 }
 
