@@ -364,6 +364,101 @@ static cot_status_t check_residual(lab_t *lab, const pair_t *pair, uint32_t rows
     return COT_OK;
 }
 
+/* ---- attn_in ---- */
+
+/* Two runs, a padded row between them; blocks in reverse. */
+enum { IN_ROWS = 6, IN_BLOCKS = 8 };
+
+static cot_status_t make_projections(lab_t *lab, const kern_ops_t *ops, kern_t *kern, const floats_t &weights,
+                                     kern_attn_weights_t *out)
+{
+    const uint32_t hidden = lab->config.hidden, q = lab->config.heads * lab->config.head_dim;
+    const uint32_t kv = lab->config.kv_heads * lab->config.head_dim;
+    const float *from = weights.data();
+    COT_TRY(ops->matrix_create(kern, from, KERN_F32, q, hidden, &out->q));
+    COT_TRY(ops->matrix_create(kern, from + static_cast<size_t>(q) * hidden, KERN_F32, kv, hidden, &out->k));
+    return ops->matrix_create(kern, from + static_cast<size_t>(q + kv) * hidden, KERN_F32, kv, hidden, &out->v);
+}
+
+/* Q, K and V are sums of H products of values below 1 by weights below 0.05, normed, turned, and rounded to bf16: 2^-7 of the
+ * largest value of a head covers a rounding the other way and the error of the sums. */
+static void compare_in(lab_t *lab, const halves_t &got, const halves_t &wanted, const char *what)
+{
+    double worst = 0;
+    size_t at = 0;
+    for (size_t i = 0; i < got.size(); i++) {
+        const double a = kern_bf16_to_float(got[i]), b = kern_bf16_to_float(wanted[i]);
+        const double share = fabs(a - b) / (0x1p-7 * fabs(b) + 0x1p-10);
+        if (share <= worst) continue; /* NaN is not */
+        worst = share;
+        at = i;
+        if (!(share <= 1)) break;
+    }
+    if (!(worst <= 1))
+        lab_wrong(lab, "%s %zu: %g, reference %g", what, at, kern_bf16_to_float(got[at]), kern_bf16_to_float(wanted[at]));
+    LAB_RECORD(lab, {"share of bound", worst});
+}
+
+static cot_status_t check_attn_in(lab_t *lab, const pair_t *pair)
+{
+    const model_config_t *model = &lab->config;
+    const uint32_t hidden = model->hidden, dim = model->head_dim, kv_heads = model->kv_heads, width = model->heads * dim;
+    const floats_t weights = draw_floats(lab, static_cast<size_t>(width + 2 * kv_heads * dim) * hidden, 0.05f, 0.0f);
+    const floats_t norm = draw_floats(lab, std::max(hidden, width), 0.5f, 1.0f);
+    const floats_t x = draw_floats(lab, IN_ROWS * hidden, 1.0f, 0.0f);
+    const std::vector<uint32_t> blocks = {7, 6, 5, 4, 3, 2, 1, 0}, row_run = {0, 0, 0, KERN_NO_RUN, 1, 1};
+    const uint32_t *device_blocks = upload(lab, blocks);
+    const size_t cache = 2ULL * IN_BLOCKS * kv_heads * KERN_KV_BLOCK * dim;
+    kern_run_t runs[2] = {{0, 3, 14, device_blocks}, {4, 2, 31, device_blocks + 4}};
+    kern_run_t *device_runs = static_cast<kern_run_t *>(lab_device(lab, sizeof(runs)));
+    KERN_CUDA_TRY(cudaMemcpy(device_runs, runs, sizeof(runs), cudaMemcpyHostToDevice));
+    kern_attn_weights_t device_weights = {}, host_weights = {};
+    COT_TRY(make_projections(lab, &kern_cuda, pair->cuda, weights, &device_weights));
+    COT_TRY(make_projections(lab, &kern_ref, pair->ref, weights, &host_weights));
+    host_weights.input_norm = norm.data();
+    device_weights.input_norm = upload(lab, norm);
+    if (model->qk_norm != 0) {
+        host_weights.q_norm = host_weights.k_norm = norm.data();
+        device_weights.q_norm = device_weights.k_norm = device_weights.input_norm;
+    }
+    halves_t q(IN_ROWS * width, 0xffff), kv(cache, 0xffff), flat(cache, 0xffff);
+    kern_kv_t host_kv = {kv.data(), IN_BLOCKS}, device_kv = {upload(lab, kv), IN_BLOCKS};
+    kern_attn_in_args_t args = {};
+    args.weights = &device_weights;
+    args.rows = IN_ROWS;
+    args.runs = 2;
+    args.run = device_runs;
+    args.row_run = upload(lab, row_run);
+    args.x = upload(lab, x);
+    args.q = upload(lab, q);
+    args.kv = &device_kv;
+    COT_TRY(kern_cuda.attn_in(pair->cuda, &args));
+    const halves_t got_q = download(lab, static_cast<uint16_t *>(args.q), q.size());
+    const halves_t got_kv = download(lab, static_cast<uint16_t *>(device_kv.data), cache);
+    runs[0].blocks = blocks.data();
+    runs[1].blocks = blocks.data() + 4;
+    args.weights = &host_weights;
+    args.run = runs;
+    args.x = x.data();
+    args.q = q.data();
+    args.kv = &host_kv;
+    COT_TRY(kern_ref.attn_in(pair->ref, &args));
+    for (size_t head = 0; head < cache / (16 * dim); head++)
+        for (uint32_t token = 0; token < 16; token++)
+            for (uint32_t d = 0; d < dim; d++)
+                flat[((head * (dim / 64) + d / 64) * 16 + token) * 64 + d % 64] = kv[(head * 16 + token) * dim + d];
+    /* What neither writes stays 0xffff, a NaN: it must be the same words. */
+    for (size_t i = 0; i < cache; i++)
+        if ((got_kv[i] == 0xffff) != (flat[i] == 0xffff)) lab_wrong(lab, "word %zu of the cache: written by one alone", i);
+    halves_t a = got_q, b = q;
+    a.insert(a.end(), got_kv.begin(), got_kv.end());
+    b.insert(b.end(), flat.begin(), flat.end());
+    for (size_t i = 0; i < b.size(); i++)
+        if (b[i] == 0xffff && a[i] == 0xffff) a[i] = b[i] = 0;
+    compare_in(lab, a, b, "Q, K, V value");
+    return COT_OK;
+}
+
 cot_status_t lab_stage_rows(lab_t *lab)
 {
     pair_t pair;
@@ -371,6 +466,7 @@ cot_status_t lab_stage_rows(lab_t *lab)
     COT_TRY(make_pair(lab, 4096, &pair));
     if (!lab->timing_only && lab_case(lab, "combine 37 rows against ref")) COT_TRY(check_combine(lab, &pair, 37));
     if (!lab->timing_only && lab_case(lab, "residual and norm, 37 rows")) COT_TRY(check_residual(lab, &pair, 37));
+    if (!lab->timing_only && lab_case(lab, "attn_in %d rows against ref", IN_ROWS)) COT_TRY(check_attn_in(lab, &pair));
     lab_release(lab);
     chain_t chain = {};
     chain.kern = pair.cuda;
