@@ -12,7 +12,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { STREAMS = 4, ROUND_TRIALS = 1000000 };
+enum { STREAMS = 4, ROUND_TRIALS = 400000 };
 
 /* Temperatures, in mean changes of a random swap: hot cycles forget where they began, warm ones do not. */
 #define HOT 0.6
@@ -37,7 +37,8 @@ typedef struct {
     solve_rank_t *best;  /* of all, at the last round's end */
     int64_t value;
     double scale;
-    uint64_t work, round;                   /* all rounds (0: not yet set), rounds done */
+    uint64_t work, round; /* all rounds (0: not yet set), rounds done */
+    int64_t cycle_began_ns;
     uint64_t cycle, cycle_begin, cycle_end; /* cycle 0 is the start */
 } portfolio_t;
 
@@ -165,39 +166,52 @@ static void share_kinds(portfolio_t *portfolio)
         portfolio->stream[s].hot = portfolio->cycle == 1 ? s % 2 == 0 : (hot < warm) != (s == STREAMS - 1);
 }
 
-/* Rounds: one start, one cycle of one round, then a quarter of the rest and the rest. */
-static void next_cycle(portfolio_t *portfolio)
+/* Rounds that fit until the deadline, as long as those of the cycle that has ended. */
+static uint64_t rounds_left(const portfolio_t *portfolio)
 {
-    portfolio->cycle++;
-    portfolio->cycle_begin = portfolio->round;
-    uint64_t left = portfolio->work > portfolio->round ? portfolio->work - portfolio->round : 1;
-    portfolio->cycle_end = portfolio->round + (portfolio->cycle == 1 ? 1 : left);
-    if (portfolio->cycle == 2 && left > 6) portfolio->cycle_end = portfolio->round + left / 4;
-    share_kinds(portfolio);
+    int64_t now = cot_now_ns(), took = now - portfolio->cycle_began_ns;
+    uint64_t rounds = portfolio->round - portfolio->cycle_begin;
+    double each = (double)(took > 0 ? took : 1) / (double)rounds;
+    double left = (double)(portfolio->context->deadline - now) * PLANNED / each;
+    return left >= 1 ? (uint64_t)left : 0;
 }
 
-/* After the first round of annealing: how many more fit until the deadline. */
-static void plan_work(portfolio_t *portfolio, int64_t round_ns)
+/* After the start cycles of 1, 2, 4, … rounds; the last one takes all that is left once that is less than two of its
+ * turn. With a deadline the rounds left are an estimate until then: what is left is at least half a turn, or the cycle
+ * before would have been the last, so a shorter rest is not used. */
+static bool next_cycle(portfolio_t *portfolio)
 {
-    double left = (double)(portfolio->context->deadline - cot_now_ns()) * PLANNED /
-                  (double)(round_ns > 0 ? round_ns : 1);
-    portfolio->work = portfolio->round + (left > 1 ? (uint64_t)left : 1);
+    uint64_t turn = UINT64_C(1) << (portfolio->cycle < 62 ? portfolio->cycle : 62), length = turn;
+    uint64_t left = portfolio->work > 0 ? portfolio->work - portfolio->round : rounds_left(portfolio);
+    if (portfolio->work > 0 && left == 0) return false;
+    if (portfolio->work == 0 && portfolio->cycle > 0 && left < turn / 2) return false;
+    if (left < 2 * turn) {
+        length = left > 0 ? left : 1;
+        portfolio->work = portfolio->round + length;
+    }
+    portfolio->cycle++;
+    portfolio->cycle_begin = portfolio->round;
+    portfolio->cycle_end = portfolio->round + length;
+    portfolio->cycle_began_ns = cot_now_ns();
+    share_kinds(portfolio);
+    return true;
 }
 
 static void run_rounds(portfolio_t *portfolio, cot_pool_t *pool)
 {
     const solve_context_t *context = portfolio->context;
+    bool more = true;
     portfolio->cycle_end = 1;
     portfolio->work = context->work;
-    do {
-        int64_t began_ns = cot_now_ns();
+    portfolio->cycle_began_ns = cot_now_ns();
+    while (more) {
         cot_pool_run(pool, STREAMS, run_stream, portfolio);
         portfolio->round++;
         merge(portfolio);
-        if (portfolio->work == 0 && portfolio->cycle == 1) plan_work(portfolio, cot_now_ns() - began_ns);
-        if (portfolio->round == portfolio->cycle_end) next_cycle(portfolio);
-    } while (!solve_context_over(context) && (portfolio->work == 0 || portfolio->round < portfolio->work));
-    if (portfolio->work != 0 && portfolio->round < portfolio->work)
+        if (portfolio->round == portfolio->cycle_end) more = next_cycle(portfolio);
+        more = more && !solve_context_over(context);
+    }
+    if (portfolio->round < portfolio->work)
         cot_log_debug("stopped in round %llu of %llu", (unsigned long long)portfolio->round,
                       (unsigned long long)portfolio->work);
 }
@@ -240,7 +254,7 @@ cot_status_t solve_portfolio(const solve_problem_t *problem, const solve_context
     if (status == COT_OK) status = create(&portfolio);
     if (status == COT_OK) {
         run_rounds(&portfolio, pool);
-        answer.work = portfolio.work > 0 ? portfolio.work : portfolio.round;
+        answer.work = portfolio.round;
         status = solve_plan_from_ranks(problem, portfolio.best, &answer.plan);
     }
     cot_pool_destroy(pool);

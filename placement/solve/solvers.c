@@ -5,6 +5,7 @@
 #include "placement/solve/exact_chain.h"
 #include "placement/solve/portfolio.h"
 #include "placement/solve/replicas.h"
+#include "placement/solve/replan.h"
 #include "placement/solve/times.h"
 
 #include <string.h>
@@ -28,8 +29,9 @@ static cot_status_t contiguous(const solve_problem_t *problem, const solve_conte
 static cot_status_t best_of_all(const solve_problem_t *problem, const solve_context_t *context,
                                 solve_answer_t *answer_out)
 {
+    if (context->max_moves > 0) return solve_replan(problem, context, answer_out);
     if (problem->objective == SOLVE_STEP_TIME) return solve_times(problem, context, answer_out);
-    if (context->max_moves == 0 && solve_chain(problem, context, answer_out) == COT_OK) return COT_OK;
+    if (solve_chain(problem, context, answer_out) == COT_OK) return COT_OK;
     return solve_portfolio(problem, context, answer_out);
 }
 
@@ -38,6 +40,7 @@ const solve_solver_t SOLVE_SOLVERS[] = {
     {"dp", "exact for few experts (8, say) on equal ranks with equal links", solve_chain},
     {"anneal", "annealing of layers and of pairs of ranks along the chain", solve_portfolio},
     {"times", "annealing of each layer by its step time", solve_times},
+    {"replan", "the best swaps one by one away from the plan of --from, at most --max-moves", solve_replan},
     {"contiguous", "experts in equal runs, as engines do by default", contiguous},
     {"lpt", "hottest expert first to the rank done soonest (Graham 1969), layer by layer", solve_lpt},
     {"eplb", "DeepSeek's EPLB, hierarchical: replicas of hot experts, packed by node, then by rank", solve_eplb},

@@ -7,7 +7,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { PHASES = 3, ROUND_WORK = 20000000 };
+enum { PHASES = 3, ROUND_WORK = 2000000 };
 
 /* One layer at work. Times in picoseconds. Phases: home dispatch, return; shuffle dispatch, return; coherent gather,
  * dispatch into the layer, dispatch out of it. */
