@@ -4,8 +4,8 @@
 #include "placement/solve/baselines.h"
 #include "placement/solve/exact_chain.h"
 #include "placement/solve/portfolio.h"
-#include "placement/solve/replicas.h"
 #include "placement/solve/replan.h"
+#include "placement/solve/replicas.h"
 #include "placement/solve/times.h"
 
 #include <string.h>
@@ -25,14 +25,27 @@ static cot_status_t contiguous(const solve_problem_t *problem, const solve_conte
     return COT_OK;
 }
 
-/* What suits the problem: exact where that is quick, else the search for the objective. */
+/* Exact where that is quick, else the search for the objective. */
+static cot_status_t search(const solve_problem_t *problem, const solve_context_t *context, solve_answer_t *answer_out)
+{
+    if (problem->objective == SOLVE_STEP_TIME) return solve_times(problem, context, answer_out);
+    if (solve_chain(problem, context, answer_out) == COT_OK) return COT_OK;
+    return solve_portfolio(problem, context, answer_out);
+}
+
+/* What suits the problem. Where there are free slots the last fifth of the time is for copies. */
 static cot_status_t best_of_all(const solve_problem_t *problem, const solve_context_t *context,
                                 solve_answer_t *answer_out)
 {
     if (context->max_moves > 0) return solve_replan(problem, context, answer_out);
-    if (problem->objective == SOLVE_STEP_TIME) return solve_times(problem, context, answer_out);
-    if (solve_chain(problem, context, answer_out) == COT_OK) return COT_OK;
-    return solve_portfolio(problem, context, answer_out);
+    if (problem->free_slots == 0) return search(problem, context, answer_out);
+    solve_context_t first = *context;
+    uint32_t added = 0;
+    if (first.deadline != COT_NEVER) first.deadline -= (first.deadline - cot_now_ns()) / 5;
+    COT_TRY(search(problem, &first, answer_out));
+    cot_status_t status = solve_add_replicas(problem, context, &answer_out->plan, &added);
+    if (status != COT_OK) place_plan_destroy(answer_out->plan);
+    return status;
 }
 
 const solve_solver_t SOLVE_SOLVERS[] = {
