@@ -16,8 +16,9 @@ constexpr uint64_t MOST_SLOTS = 16384;
 cot_status_t kern_cuda_attention_create(kern_t *kern)
 {
     const kern_config_t *config = &kern->config;
-    const uint64_t tiles =
-        (static_cast<uint64_t>(config->max_rows) * (config->heads / config->kv_heads)) / ATTENTION_FEW_TILE + config->max_rows;
+    const uint64_t tiles = (static_cast<uint64_t>(config->max_rows) * (config->heads / config->kv_heads)) /
+                               ATTENTION_FEW_TILE +
+                           config->max_rows;
     const uint64_t items = tiles * config->kv_heads * (config->max_context / ATTENTION_SPLIT + 1);
     kern->attention_slots = static_cast<uint32_t>(items < MOST_SLOTS ? items : MOST_SLOTS);
     const size_t slot_bytes = kern_attention_slot_floats(config->head_dim) * sizeof(float);

@@ -1,14 +1,13 @@
 /* Attention over paged keys and values: what all forms share, so that they give the same bits.
  *
  * Rows are packed: row r of a run is head r % group of key/value head h, token r / group, so that a tile of rows reads
- * the keys of its head once. Keys are taken in blocks of 64, aligned to position 0, and blocks in splits of 256. A split
- * starts from (m, l, o) = (-inf, 0, 0):
- *   s = q . k  (tensor cores, head_dim in steps of 16)       m' = max(m, ceil(max(s) scale))     scale = log2(e)/sqrt(D)
- *   p = bf16(2^(s scale - m'))  (one fused multiply-add)     l = l 2^(m - m') + sum p            o = o 2^(m - m') + p v
- * m is an integer, so every rescale is by a power of two and exact. p v adds keys in steps of 16, ascending. l is four
- * running sums, of the keys with the same (key % 8) / 2 in ascending order, which are added as (l0 + l1) + (l2 + l3)
- * when the split ends. Splits merge in order: M' = max(M, m), L = L 2^(M - M') + l 2^(m - M'), O likewise; a split
- * without a visible key is left out. out = bf16(O (1/L)).
+ * the keys of its head once. Keys are taken in blocks of 64, aligned to position 0, and blocks in splits of 256. A
+ * split starts from (m, l, o) = (-inf, 0, 0): s = q . k  (tensor cores, head_dim in steps of 16)       m' = max(m,
+ * ceil(max(s) scale))     scale = log2(e)/sqrt(D) p = bf16(2^(s scale - m'))  (one fused multiply-add)     l = l 2^(m -
+ * m') + sum p            o = o 2^(m - m') + p v m is an integer, so every rescale is by a power of two and exact. p v
+ * adds keys in steps of 16, ascending. l is four running sums, of the keys with the same (key % 8) / 2 in ascending
+ * order, which are added as (l0 + l1) + (l2 + l3) when the split ends. Splits merge in order: M' = max(M, m), L = L
+ * 2^(M - M') + l 2^(m - M'), O likewise; a split without a visible key is left out. out = bf16(O (1/L)).
  *
  * Keys and values: [block of 16 tokens][K|V][kv_head][D / 64][16][64] bf16. */
 #ifndef KERN_CUDA_ATTENTION_CUH
@@ -29,8 +28,8 @@ typedef struct {
     const kern_run_t *run; /* [runs] in device memory; rows 0: a padded run */
     const uint16_t *q, *kv;
     uint16_t *out;
-    float *partial;       /* [slots][16 (m, l), 16 x D o] */
-    uint32_t slots;       /* if a launch has more splits than this, each tile is one thread block's */
+    float *partial; /* [slots][16 (m, l), 16 x D o] */
+    uint32_t slots; /* if a launch has more splits than this, each tile is one thread block's */
     uint32_t runs, heads, kv_heads, group, window;
     uint32_t least, most; /* packed rows of the runs that this launch serves, inclusive; others are left out */
     float scale;
@@ -127,10 +126,10 @@ __device__ __forceinline__ uint32_t attention_out(float first, float second, flo
 /* `height` packed rows of a run, at most. */
 typedef struct {
     const uint32_t *blocks;
-    uint32_t row, position;        /* of the run */
-    uint32_t first, rows;          /* packed rows [first, first + rows) */
-    uint32_t first_key, end_key;   /* keys that some row sees */
-    uint32_t all_first, all_end;   /* keys that every row sees */
+    uint32_t row, position;      /* of the run */
+    uint32_t first, rows;        /* packed rows [first, first + rows) */
+    uint32_t first_key, end_key; /* keys that some row sees */
+    uint32_t all_first, all_end; /* keys that every row sees */
     uint32_t kv_head;
 } attention_tile_t;
 
@@ -140,7 +139,7 @@ __device__ __forceinline__ uint32_t attention_window_first(uint32_t position, ui
 }
 
 __device__ __forceinline__ attention_tile_t attention_tile(const attention_params_t &params, uint32_t run,
-                                                                  uint32_t tile, uint32_t height, uint32_t kv_head)
+                                                           uint32_t tile, uint32_t height, uint32_t kv_head)
 {
     const kern_run_t *at = &params.run[run];
     attention_tile_t made;
@@ -161,7 +160,7 @@ __device__ __forceinline__ attention_tile_t attention_tile(const attention_param
 
 /* A packed row's index into [T, heads, D], in heads. */
 __device__ __forceinline__ size_t attention_head(const attention_params_t &params, const attention_tile_t &tile,
-                                                        uint32_t row)
+                                                 uint32_t row)
 {
     const uint32_t packed = tile.first + row, token = packed / params.group;
     return (size_t)(tile.row + token) * params.heads + tile.kv_head * params.group + (packed - token * params.group);
@@ -169,15 +168,14 @@ __device__ __forceinline__ size_t attention_head(const attention_params_t &param
 
 /* The keys [first, end) that a packed row sees. */
 __device__ __forceinline__ void attention_sight(const attention_params_t &params, const attention_tile_t &tile,
-                                                       uint32_t row, uint32_t &first, uint32_t &end)
+                                                uint32_t row, uint32_t &first, uint32_t &end)
 {
     const uint32_t position = tile.position + (tile.first + row) / params.group;
     first = attention_window_first(position, params.window);
     end = position + 1;
 }
 
-__device__ __forceinline__ uint32_t attention_tiles(const attention_params_t &params, uint32_t run,
-                                                           uint32_t height)
+__device__ __forceinline__ uint32_t attention_tiles(const attention_params_t &params, uint32_t run, uint32_t height)
 {
     const uint32_t packed = params.run[run].rows * params.group;
     return packed < params.least || packed > params.most ? 0 : (packed + height - 1) / height;

@@ -4,10 +4,10 @@
  * and one split of 256 keys. Persistent thread blocks of 4 warps walk the items; the ring of key blocks runs on across
  * them. In a block of 64 keys each warp takes 16 keys of q k, probabilities pass through shared memory, then each warp
  * takes a quarter of head_dim in p v, over all 64 keys in order. A split's (m, l, o) goes to scratch; a second launch
- * merges a tile's splits in order. (The block that ends a tile's last split could do it; that was measured, on an H100: its
- * delay adds up from split to split, 8 x 16k tokens took 507 us.)
- * Bytes: keys and values once, plus 2 x 4 (D + 2) bytes of scratch (L2) for each row and split: 6 % at 8 rows.
- * FLOPs: 4 D 16 rows a key. sm_90: two thread blocks a multiprocessor, three blocks of 64 keys in flight in each. */
+ * merges a tile's splits in order. (The block that ends a tile's last split could do it; that was measured, on an H100:
+ * its delay adds up from split to split, 8 x 16k tokens took 507 us.) Bytes: keys and values once, plus 2 x 4 (D + 2)
+ * bytes of scratch (L2) for each row and split: 6 % at 8 rows. FLOPs: 4 D 16 rows a key. sm_90: two thread blocks a
+ * multiprocessor, three blocks of 64 keys in flight in each. */
 #include "kernels/cuda/attention.cuh"
 
 using namespace kcu;
@@ -19,7 +19,7 @@ template <int D> struct few_shape {
     static constexpr int Q_BYTES = TILE * D * 2, HALF_BYTES = KEYS * D * 2; /* a stage: q, keys, values */
     static constexpr int STAGE_BYTES = Q_BYTES + 2 * HALF_BYTES;
     static constexpr int P_BYTES = TILE * KEYS * 2;
-    static constexpr int TILES = D / 32; /* of 8 columns, of a warp's quarter */
+    static constexpr int TILES = D / 32;             /* of 8 columns, of a warp's quarter */
     static constexpr int SLOT = 2 * TILE + TILE * D; /* floats of scratch */
 };
 
@@ -92,8 +92,8 @@ static __device__ __forceinline__ void load_block(const attention_params_t &para
         const bool live = key >= tile.first_key && key < tile.end_key;
         const bool page_live = page_key + KERN_KV_BLOCK > tile.first_key && page_key < tile.end_key;
         const size_t block = page_live ? tile.blocks[page_key / KERN_KV_BLOCK] : 0;
-        const uint16_t *from =
-            params.kv + block * 2 * head_step + (size_t)tile.kv_head * KERN_KV_BLOCK * D + row * 64 + unit * 8;
+        const uint16_t *from = params.kv + block * 2 * head_step + (size_t)tile.kv_head * KERN_KV_BLOCK * D + row * 64 +
+                               unit * 8;
         const uint32_t to = swizzle_128(page * KERN_KV_BLOCK + row, unit);
 #pragma unroll
         for (int chunk = 0; chunk < D / 64; chunk++) {
@@ -197,8 +197,7 @@ static __device__ __forceinline__ void weigh_keys(state_t<D> &state, float s[2][
 }
 
 /* o += p v over 64 keys, this warp's quarter of head_dim; l += p. */
-template <int D>
-static __device__ __forceinline__ void add_values(state_t<D> &state, uint32_t p, uint32_t values)
+template <int D> static __device__ __forceinline__ void add_values(state_t<D> &state, uint32_t p, uint32_t values)
 {
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const uint32_t row = lane % 16, upper = lane / 16;
@@ -316,7 +315,8 @@ template <int D> __global__ void __launch_bounds__(THREADS, 2) attention_few(con
         if (fresh) {
 #pragma unroll
             for (int step = 0; step < D / 16; step++)
-                ldmatrix_x4(q[step], stage + step / 4 * (TILE * 128) + swizzle_128(lane % 16, step % 4 * 2 + lane / 16));
+                ldmatrix_x4(q[step],
+                            stage + step / 4 * (TILE * 128) + swizzle_128(lane % 16, step % 4 * 2 + lane / 16));
             if (list.whole) {
                 for (int half = 0; half < 2; half++) {
                     M[half] = -INFINITY;
@@ -346,8 +346,7 @@ template <int D> __global__ void __launch_bounds__(THREADS, 2) attention_few(con
 #pragma unroll
                     for (int t = 0; t < shape::TILES; t++)
                         for (int e = 0; e < 2; e++)
-                            O[t][half * 2 + e] =
-                                attention_fold(O[t][half * 2 + e], state.o[t][half * 2 + e], factors);
+                            O[t][half * 2 + e] = attention_fold(O[t][half * 2 + e], state.o[t][half * 2 + e], factors);
                 }
                 if (fresh) write_out<D>(params, now.tile, L, O);
             } else if (now.splits == 1) {
@@ -365,7 +364,8 @@ template <int D> __global__ void __launch_bounds__(THREADS, 2) attention_few(con
     }
 }
 
-/* Loads that stay where they stand: many are under way at once. (The launch bounds of the merge leave it the registers.) */
+/* Loads that stay where they stand: many are under way at once. (The launch bounds of the merge leave it the
+ * registers.) */
 static __device__ __forceinline__ float2 load_now(const float2 *from)
 {
     float2 value;
@@ -434,8 +434,8 @@ template <int D> __global__ void __launch_bounds__(THREADS, 4) attention_merge(c
         }
     }
     const float inverse = __frcp_rn(L);
-    *reinterpret_cast<uint2 *>(params.out + attention_head(params, tile, row) * D + column) =
-        make_uint2(attention_out(O.x, O.y, inverse), attention_out(O.z, O.w, inverse));
+    *reinterpret_cast<uint2 *>(params.out + attention_head(params, tile, row) * D +
+                               column) = make_uint2(attention_out(O.x, O.y, inverse), attention_out(O.z, O.w, inverse));
 }
 
 template <int D>

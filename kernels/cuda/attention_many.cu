@@ -1,8 +1,8 @@
 /* Attention of many rows (prefill), mma.sync: for machines without wgmma, and the check of the form that has it.
  *
- * A thread block takes a tile of 64 packed rows of one key/value head, 16 rows a warp, and walks its key blocks in order;
- * splits are folded in registers as they end. Keys and values come through a ring of cp.async stages.
- * FLOPs: 4 D rows a key. Bytes: keys and values once for each tile, from L2. */
+ * A thread block takes a tile of 64 packed rows of one key/value head, 16 rows a warp, and walks its key blocks in
+ * order; splits are folded in registers as they end. Keys and values come through a ring of cp.async stages. FLOPs: 4 D
+ * rows a key. Bytes: keys and values once for each tile, from L2. */
 #include "kernels/cuda/attention.cuh"
 
 using namespace kcu;
@@ -47,21 +47,20 @@ static __device__ __forceinline__ void load_block(const attention_params_t &para
         const bool live = key >= tile.first_key && key < tile.end_key;
         const bool page_live = page_key + KERN_KV_BLOCK > tile.first_key && page_key < tile.end_key;
         const size_t kv_block = page_live ? tile.blocks[page_key / KERN_KV_BLOCK] : 0;
-        const uint16_t *from =
-            params.kv + kv_block * 2 * head_step + (size_t)tile.kv_head * KERN_KV_BLOCK * D + row * 64 + unit * 8;
+        const uint16_t *from = params.kv + kv_block * 2 * head_step + (size_t)tile.kv_head * KERN_KV_BLOCK * D +
+                               row * 64 + unit * 8;
         const uint32_t to = stage + swizzle_128(page * KERN_KV_BLOCK + row, unit);
 #pragma unroll
         for (int chunk = 0; chunk < D / 64; chunk++) {
             cp_async_16(to + chunk * (KEYS * 128), from + chunk * 1024, live);
             cp_async_16(to + many_shape<D>::HALF_BYTES + chunk * (KEYS * 128), from + head_step + chunk * 1024,
-                       live ? 16 : 0);
+                        live ? 16 : 0);
         }
     }
 }
 
 /* s[8][4]: this warp's 16 rows, 64 keys. */
-template <int D>
-static __device__ __forceinline__ void score_keys(float s[8][4], uint32_t q, uint32_t keys)
+template <int D> static __device__ __forceinline__ void score_keys(float s[8][4], uint32_t q, uint32_t keys)
 {
     const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll
@@ -75,7 +74,7 @@ static __device__ __forceinline__ void score_keys(float s[8][4], uint32_t q, uin
         for (int pair = 0; pair < 4; pair++) {
             uint32_t b[4];
             ldmatrix_x4(b, keys + step / 4 * (KEYS * 128) +
-                             swizzle_128(pair * 16 + lane / 16 * 8 + lane % 8, step % 4 * 2 + lane / 8 % 2));
+                               swizzle_128(pair * 16 + lane / 16 * 8 + lane % 8, step % 4 * 2 + lane / 8 % 2));
             mma_pair(s[pair * 2], s[pair * 2 + 1], a, b);
         }
     }
@@ -211,8 +210,7 @@ template <int D> __global__ void __launch_bounds__(THREADS, 2) attention_many(co
         cp_async_wait<shape::STAGES - 2>();
         __syncthreads();
         const uint32_t next = block + shape::STAGES - 1;
-        if (next < end)
-            load_block<D>(params, tile, next, ring + (next - first) % shape::STAGES * shape::STAGE_BYTES);
+        if (next < end) load_block<D>(params, tile, next, ring + (next - first) % shape::STAGES * shape::STAGE_BYTES);
         cp_async_commit();
         const uint32_t stage = ring + (block - first) % shape::STAGES * shape::STAGE_BYTES, key = block * KEYS;
         float s[8][4];

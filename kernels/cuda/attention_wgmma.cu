@@ -126,8 +126,7 @@ static __device__ __forceinline__ void start_values(float (&o)[D / 2], const uin
     wgmma_fence();
 #pragma unroll
     for (int step = 0; step < KEYS / 16; step++)
-        wgmma_values(o, p[step],
-                     wgmma_tile(ring.values + stage * wide_shape<D>::KEY_BYTES + step * 2048, KEYS * 128));
+        wgmma_values(o, p[step], wgmma_tile(ring.values + stage * wide_shape<D>::KEY_BYTES + step * 2048, KEYS * 128));
     wgmma_commit();
 }
 
@@ -209,8 +208,8 @@ static __device__ __forceinline__ void fold_split(sums_t<D> &sums, const float (
 {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        const attention_factors_t factors =
-            attention_merge_step(sums.M[half], sums.L[half], m[half], attention_gather(l[half]));
+        const attention_factors_t factors = attention_merge_step(sums.M[half], sums.L[half], m[half],
+                                                                 attention_gather(l[half]));
 #pragma unroll
         for (int t = 0; t < D / 8; t++)
 #pragma unroll
@@ -232,8 +231,7 @@ static __device__ __forceinline__ void write_out(const attention_params_t &param
         uint16_t *out = params.out + attention_head(params, tile, row + half * 8) * D + column;
 #pragma unroll
         for (int t = 0; t < D / 8; t++)
-            *(uint32_t *)(out + t * 8) =
-                attention_out(sums.O[t * 4 + half * 2], sums.O[t * 4 + half * 2 + 1], inverse);
+            *(uint32_t *)(out + t * 8) = attention_out(sums.O[t * 4 + half * 2], sums.O[t * 4 + half * 2 + 1], inverse);
     }
 }
 

@@ -1,5 +1,5 @@
-/* What attention_wgmma.cu has beyond wgmma.cuh: products whose b operand has k across its rows, and barriers by address.
- * Accumulators as in wgmma.cuh: c[4 j ...] of tile j of 8 columns are mma.cuh's c. Only sm_90a. */
+/* What attention_wgmma.cu has beyond wgmma.cuh: products whose b operand has k across its rows, and barriers by
+ * address. Accumulators as in wgmma.cuh: c[4 j ...] of tile j of 8 columns are mma.cuh's c. Only sm_90a. */
 #ifndef KERN_CUDA_ATTENTION_WGMMA_CUH
 #define KERN_CUDA_ATTENTION_WGMMA_CUH
 
@@ -47,10 +47,11 @@ __device__ __forceinline__ void ring_wait(uint32_t barrier, uint32_t parity)
 __device__ __forceinline__ void ring_load(uint32_t to, const CUtensorMap *map, uint32_t column, uint32_t row,
                                           uint32_t barrier)
 {
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], "
-                 "[%4];" ::"r"(to),
-                 "l"(map), "r"(column), "r"(row), "r"(barrier)
-                 : "memory");
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], "
+        "[%4];" ::"r"(to),
+        "l"(map), "r"(column), "r"(row), "r"(barrier)
+        : "memory");
 }
 
 /* ---- products ---- */

@@ -2,10 +2,10 @@
  * their blocks: [block][K|V][kv_head][D / 64][16][64] bf16.
  *
  * The last pass: one block of 8 warps a row, a warp a head at a time; lane l of a head of D holds columns
- * [l D/64, (l + 1) D/64) and the same of the upper half, so that an element turns with its partner in one thread. A head's
- * norm adds a lane's squares in ascending order, then over lanes (16, 8, 4, 2, 1); the norm over the full width adds, in
- * each warp, its heads' lane sums in order of heads, then lanes, then warps (4, 2, 1).
- * Bytes a row: 4 (heads + 2 kv_heads) D in (L2), 2 out. */
+ * [l D/64, (l + 1) D/64) and the same of the upper half, so that an element turns with its partner in one thread. A
+ * head's norm adds a lane's squares in ascending order, then over lanes (16, 8, 4, 2, 1); the norm over the full width
+ * adds, in each warp, its heads' lane sums in order of heads, then lanes, then warps (4, 2, 1). Bytes a row: 4 (heads +
+ * 2 kv_heads) D in (L2), 2 out. */
 #include "kernels/cuda/norm.cuh"
 
 using namespace kcu;
@@ -27,8 +27,7 @@ template <int D> struct head_t {
     float low[half], high[half];
 };
 
-template <int D>
-__device__ __forceinline__ head_t<D> load_head(const float *from, const float *bias, uint32_t head)
+template <int D> __device__ __forceinline__ head_t<D> load_head(const float *from, const float *bias, uint32_t head)
 {
     head_t<D> made;
     const uint32_t lane = threadIdx.x % 32, at = head * D + lane * head_t<D>::half;
@@ -74,8 +73,7 @@ template <int D> __device__ __forceinline__ void turn_head(head_t<D> &head, cons
 }
 
 /* `low` and `high`: where columns 0 and D / 2 of the head go. */
-template <int D>
-__device__ __forceinline__ void store_head(const head_t<D> &head, uint16_t *low, uint16_t *high)
+template <int D> __device__ __forceinline__ void store_head(const head_t<D> &head, uint16_t *low, uint16_t *high)
 {
     const uint32_t lane = threadIdx.x % 32;
     if constexpr (D == 128) {
@@ -104,8 +102,7 @@ template <int D> __device__ __forceinline__ float head_factor(const head_t<D> &h
 {
     float sum = head_squares(0.0f, head);
 #pragma unroll
-    for (int distance = 16; distance > 0; distance /= 2)
-        sum = __fadd_rn(sum, __shfl_xor_sync(~0U, sum, distance));
+    for (int distance = 16; distance > 0; distance /= 2) sum = __fadd_rn(sum, __shfl_xor_sync(~0U, sum, distance));
     return norm_factor(sum, D, eps);
 }
 
@@ -131,13 +128,17 @@ __global__ void __launch_bounds__(NORM_THREADS) finish_qkv(const finish_params_t
     for (uint32_t head = warp; head < heads + 2 * kv_heads; head += WARPS) {
         const bool is_q = head < heads, is_v = head >= heads + kv_heads;
         const uint32_t number = is_q ? head : is_v ? head - heads - kv_heads : head - heads;
-        head_t<D> made = load_head<D>(is_q ? q : is_v ? v : k,
-                                      is_q ? params.q_bias : is_v ? params.v_bias : params.k_bias, number);
+        head_t<D> made = load_head<D>(is_q   ? q
+                                      : is_v ? v
+                                             : k,
+                                      is_q   ? params.q_bias
+                                      : is_v ? params.v_bias
+                                             : params.k_bias,
+                                      number);
         if (!is_v) {
             const float *weight = is_q ? params.q_norm : params.k_norm;
             if constexpr (norm == KERN_QK_NORM_HEAD) scale_head(made, head_factor(made, params.eps), weight);
-            if constexpr (norm == KERN_QK_NORM_FULL)
-                scale_head(made, is_q ? q_factor : k_factor, weight + number * D);
+            if constexpr (norm == KERN_QK_NORM_FULL) scale_head(made, is_q ? q_factor : k_factor, weight + number * D);
             turn_head(made, rope);
         }
         if (is_q) {
@@ -228,8 +229,8 @@ cot_status_t kern_cuda_attn_in_create(kern_t *kern)
 {
     const kern_config_t *config = &kern->config;
     if (config->hidden > NORM_MAX_GROUPS * 1024)
-        return cot_fail(COT_ERR_UNSUPPORTED, "the cuda backend takes hidden sizes up to %d, not %u", NORM_MAX_GROUPS * 1024,
-                        config->hidden);
+        return cot_fail(COT_ERR_UNSUPPORTED, "the cuda backend takes hidden sizes up to %d, not %u",
+                        NORM_MAX_GROUPS * 1024, config->hidden);
     const size_t bytes = static_cast<size_t>(config->max_context) * config->head_dim * sizeof(float);
     void *rope, *wide, *normed;
     COT_TRY(kern_cuda_take(kern, bytes, &rope));

@@ -1,6 +1,6 @@
-/* attn_out: the O product in its two K segments (kern.h, KERN_O_SEGMENTS), then x = (x + P0) + P1 (+ bias) and the norm of
- * the row that is routed and dispatched. One block of 256 threads a row after the product.
- * Bytes a row, of the second pass: 8 H from the segments (L2), 8 H of x, 2 H out. */
+/* attn_out: the O product in its two K segments (kern.h, KERN_O_SEGMENTS), then x = (x + P0) + P1 (+ bias) and the norm
+ * of the row that is routed and dispatched. One block of 256 threads a row after the product. Bytes a row, of the
+ * second pass: 8 H from the segments (L2), 8 H of x, 2 H out. */
 #include "kernels/cuda/norm.cuh"
 
 using namespace kcu;

@@ -1,6 +1,6 @@
 /* Combine: x[t] += sum over k in order of weight[t, k] y[t, k] (+ scale[t] shared[t]), and the next norm where wanted.
- * One block of 256 threads a row; a thread holds 4 columns in every 1,024 (norm.cuh). The sum starts at 0 and is one chain
- * of fused multiply-adds in k order; x is added last. Bytes a row: (2 K + 8) H, 2 H more for the norm. */
+ * One block of 256 threads a row; a thread holds 4 columns in every 1,024 (norm.cuh). The sum starts at 0 and is one
+ * chain of fused multiply-adds in k order; x is added last. Bytes a row: (2 K + 8) H, 2 H more for the norm. */
 #include "kernels/cuda/norm.cuh"
 
 using namespace kcu;
@@ -35,7 +35,8 @@ template <int groups> __global__ void __launch_bounds__(NORM_THREADS) combine_ro
         float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 #pragma unroll 8
         for (uint32_t k = 0; k < args.top_k; k++)
-            sum = add_scaled(sum, args.weight[t * args.top_k + k], load_act(args.y, t * args.top_k + k, hidden, column));
+            sum = add_scaled(sum, args.weight[t * args.top_k + k],
+                             load_act(args.y, t * args.top_k + k, hidden, column));
         if (args.shared != NULL) sum = add_scaled(sum, args.scale[t], load_act(args.shared, t, hidden, column));
         const float4 old = *reinterpret_cast<const float4 *>(x + column);
         return make_float4(__fadd_rn(old.x, sum.x), __fadd_rn(old.y, sum.y), __fadd_rn(old.z, sum.z),

@@ -179,6 +179,8 @@ cot_status_t kern_cuda_copy_rows(const kern_cuda_copy *copy, uint16_t *device)
                                      static_cast<size_t>(copy->cols) * 2, static_cast<size_t>(copy->cols) * 2,
                                      copy->rows, cudaMemcpyHostToDevice);
     cot_free(rounded);
+    /* The call may return before the last staged piece has reached the device, and our streams do not wait for it. */
+    if (error == cudaSuccess) error = cudaStreamSynchronize(NULL);
     KERN_CUDA_TRY(error);
     return COT_OK;
 }

@@ -20,8 +20,8 @@ __global__ void __launch_bounds__(NORM_THREADS) embed_rows(const embed_params_t 
     const uint16_t *from = params.table + static_cast<size_t>(live ? token : 0) * params.pitch;
     float *x = params.x + static_cast<size_t>(blockIdx.x) * params.hidden;
     for (uint32_t column = 4 * threadIdx.x; column < params.hidden; column += 4 * NORM_THREADS)
-        *reinterpret_cast<float4 *>(x + column) =
-            live ? unpack_bf16(*reinterpret_cast<const uint2 *>(from + column)) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        *reinterpret_cast<float4 *>(x + column) = live ? unpack_bf16(*reinterpret_cast<const uint2 *>(from + column))
+                                                       : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 }
 
 cot_status_t kern_cuda_embed(kern_t *kern, const kern_embed_args_t *args)

@@ -17,9 +17,10 @@ template <int groups> __global__ void __launch_bounds__(NORM_THREADS) norm_rows(
     __shared__ float shared[8];
     grid_dependency_wait();
     grid_dependents_launch();
-    const float *x = params.x + static_cast<size_t>(params.row != NULL ? params.row[blockIdx.x] : blockIdx.x) * params.hidden;
-    const row_t<groups> row =
-        row_load<groups>(params.hidden, [&](uint32_t column) { return *reinterpret_cast<const float4 *>(x + column); });
+    const float *x = params.x +
+                     static_cast<size_t>(params.row != NULL ? params.row[blockIdx.x] : blockIdx.x) * params.hidden;
+    const row_t<groups> row = row_load<groups>(
+        params.hidden, [&](uint32_t column) { return *reinterpret_cast<const float4 *>(x + column); });
     row_norm<groups>(row, params.weight, params.hidden, params.eps,
                      params.out + static_cast<size_t>(blockIdx.x) * params.hidden, shared);
 }

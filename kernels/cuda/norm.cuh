@@ -1,6 +1,6 @@
-/* rms_norm of a row, by 256 threads, with one order of summation for every stage: thread t holds columns 4 (t + 256 i) to
- * 4 (t + 256 i) + 3 and adds their squares in ascending order by fused multiply-adds; then a tree over lanes (distances
- * 16, 8, 4, 2, 1) and one over the warps (4, 2, 1). The bits depend on the row alone. */
+/* rms_norm of a row, by 256 threads, with one order of summation for every stage: thread t holds columns 4 (t + 256 i)
+ * to 4 (t + 256 i) + 3 and adds their squares in ascending order by fused multiply-adds; then a tree over lanes
+ * (distances 16, 8, 4, 2, 1) and one over the warps (4, 2, 1). The bits depend on the row alone. */
 #ifndef KERN_CUDA_NORM_CUH
 #define KERN_CUDA_NORM_CUH
 
@@ -34,14 +34,12 @@ template <int groups, typename Load> __device__ __forceinline__ row_t<groups> ro
 __device__ __forceinline__ float block_sum(float sum, float *shared)
 {
 #pragma unroll
-    for (int distance = 16; distance > 0; distance /= 2)
-        sum = __fadd_rn(sum, __shfl_xor_sync(~0U, sum, distance));
+    for (int distance = 16; distance > 0; distance /= 2) sum = __fadd_rn(sum, __shfl_xor_sync(~0U, sum, distance));
     if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = sum;
     __syncthreads();
     sum = shared[threadIdx.x % 8];
 #pragma unroll
-    for (int distance = 4; distance > 0; distance /= 2)
-        sum = __fadd_rn(sum, __shfl_xor_sync(~0U, sum, distance));
+    for (int distance = 4; distance > 0; distance /= 2) sum = __fadd_rn(sum, __shfl_xor_sync(~0U, sum, distance));
     return sum;
 }
 
@@ -75,9 +73,9 @@ __device__ __forceinline__ void row_norm(const row_t<groups> &row, const float *
         const uint32_t column = 4 * (threadIdx.x + NORM_THREADS * i);
         if (column >= hidden) break;
         const float4 w = *reinterpret_cast<const float4 *>(weight + column), x = row.at[i];
-        *reinterpret_cast<uint2 *>(out + column) =
-            make_uint2(pack_bf16(norm_scale(x.x, factor, w.x), norm_scale(x.y, factor, w.y)),
-                       pack_bf16(norm_scale(x.z, factor, w.z), norm_scale(x.w, factor, w.w)));
+        *reinterpret_cast<uint2 *>(out + column) = make_uint2(
+            pack_bf16(norm_scale(x.x, factor, w.x), norm_scale(x.y, factor, w.y)),
+            pack_bf16(norm_scale(x.z, factor, w.z), norm_scale(x.w, factor, w.w)));
     }
 }
 
@@ -89,10 +87,10 @@ __device__ __forceinline__ float4 unpack_bf16(uint2 packed)
 } // namespace kcu
 
 /* Calls use<groups>(…) with the groups that `hidden` takes; hidden is checked at create. */
-#define NORM_DISPATCH(hidden, use, ...)                         \
-    ((hidden) <= 1024   ? use<1>(__VA_ARGS__)                   \
-     : (hidden) <= 2048 ? use<2>(__VA_ARGS__)                   \
-     : (hidden) <= 4096 ? use<4>(__VA_ARGS__)                   \
+#define NORM_DISPATCH(hidden, use, ...)       \
+    ((hidden) <= 1024   ? use<1>(__VA_ARGS__) \
+     : (hidden) <= 2048 ? use<2>(__VA_ARGS__) \
+     : (hidden) <= 4096 ? use<4>(__VA_ARGS__) \
                         : use<NORM_MAX_GROUPS>(__VA_ARGS__))
 
 /* out[t] = rms_norm(x[row[t]]) weight, bf16; row NULL: t itself. */

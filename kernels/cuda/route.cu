@@ -1,14 +1,15 @@
 /* Routing: logits = normed gate^T on the tensor cores in K order, fp32; the top-k by (logit descending, id ascending);
  * weights.
  *
- * route_logits: a block of 4 warps takes ROWS rows by EXPERTS experts, K through a ring of cp.async. Few rows: 16 x 16, so that a small step's 256 KB of gate are read by many blocks; a warp an 8-expert tile, each K step one
- * link of a chain that bounds the time (128 links at H = 2048). Many rows: 64 x 64, a warp 16 rows. The gate is fetched
- * before the wait for the kernel before.
- * route_select: a warp a row. A lane holds E / 32 neighbouring logits as ordered integers; k times the largest is found by
- * redux and ballot. Bytes: 2 H a row and a block of experts, 2 H E / 64 a block of rows (L2); 8 E + 8 K a row.
+ * route_logits: a block of 4 warps takes ROWS rows by EXPERTS experts, K through a ring of cp.async. Few rows: 16 x 16,
+ * so that a small step's 256 KB of gate are read by many blocks; a warp an 8-expert tile, each K step one link of a
+ * chain that bounds the time (128 links at H = 2048). Many rows: 64 x 64, a warp 16 rows. The gate is fetched before
+ * the wait for the kernel before. route_select: a warp a row. A lane holds E / 32 neighbouring logits as ordered
+ * integers; k times the largest is found by redux and ballot. Bytes: 2 H a row and a block of experts, 2 H E / 64 a
+ * block of rows (L2); 8 E + 8 K a row.
  *
- * p = 2^((logit - max) log2 e); the weight is p over the sum of the chosen p in k order, or over the sum of all, which adds
- * a lane's in ascending order, then lanes (16, 8, 4, 2, 1). */
+ * p = 2^((logit - max) log2 e); the weight is p over the sum of the chosen p in k order, or over the sum of all, which
+ * adds a lane's in ascending order, then lanes (16, 8, 4, 2, 1). */
 #include "kernels/cuda/arith.cuh"
 #include "kernels/cuda/cuda_int.cuh"
 #include "kernels/cuda/hopper.cuh"
@@ -52,7 +53,8 @@ template <int count> static __device__ __forceinline__ void load_tile(uint32_t t
 }
 
 template <int ROWS, int EXPERTS>
-static __device__ __forceinline__ void load_stage(uint32_t to, const source_t *rows, const source_t *experts, uint32_t number)
+static __device__ __forceinline__ void load_stage(uint32_t to, const source_t *rows, const source_t *experts,
+                                                  uint32_t number)
 {
     typedef route_shape<ROWS, EXPERTS> shape;
 #pragma unroll
@@ -63,8 +65,7 @@ static __device__ __forceinline__ void load_stage(uint32_t to, const source_t *r
     }
 }
 
-template <int ROWS, int EXPERTS>
-__global__ void __launch_bounds__(THREADS) route_logits(const logits_params_t params)
+template <int ROWS, int EXPERTS> __global__ void __launch_bounds__(THREADS) route_logits(const logits_params_t params)
 {
     typedef route_shape<ROWS, EXPERTS> shape;
     extern __shared__ __align__(1024) char memory[];
@@ -225,9 +226,8 @@ template <int EACH> __global__ void __launch_bounds__(THREADS) route_select(cons
 
 template <int ROWS, int EXPERTS> static cot_status_t start_logits(const kern_t *kern, const logits_params_t &params)
 {
-    const kern_cuda_launch launch = {
-        dim3((params.rows + ROWS - 1) / ROWS, (params.experts + EXPERTS - 1) / EXPERTS), dim3(THREADS),
-        route_shape<ROWS, EXPERTS>::SHARED, true};
+    const kern_cuda_launch launch = {dim3((params.rows + ROWS - 1) / ROWS, (params.experts + EXPERTS - 1) / EXPERTS),
+                                     dim3(THREADS), route_shape<ROWS, EXPERTS>::SHARED, true};
     return kern_cuda_start(kern, launch, route_logits<ROWS, EXPERTS>, params);
 }
 
@@ -246,11 +246,17 @@ cot_status_t kern_cuda_route(kern_t *kern, const kern_route_args_t *args)
     const kern_config_t *config = &kern->config;
     if (args->rows == 0 || config->top_k == 0) return COT_OK;
     const kern_cuda_matrix *gate = kern_cuda_matrix_of(args->gate);
-    const logits_params_t logits = {static_cast<const uint16_t *>(args->normed), gate->data, kern->route_logits,
-                                    args->rows, config->hidden, config->experts, gate->pitch};
-    const select_params_t select = {kern->route_logits, args->row_run,   args->expert,      args->weight,
+    const logits_params_t logits = {static_cast<const uint16_t *>(args->normed),
+                                    gate->data,
+                                    kern->route_logits,
+                                    args->rows,
+                                    config->hidden,
+                                    config->experts,
+                                    gate->pitch};
+    const select_params_t select = {kern->route_logits, args->row_run,   args->expert,  args->weight,
                                     args->rows,         config->experts, config->top_k, config->norm_topk};
-    const cot_status_t status = args->rows <= 256 ? start_logits<16, 16>(kern, logits) : start_logits<64, 64>(kern, logits);
+    const cot_status_t status = args->rows <= 256 ? start_logits<16, 16>(kern, logits)
+                                                  : start_logits<64, 64>(kern, logits);
     if (status != COT_OK) return status;
     return start_select(kern, select);
 }

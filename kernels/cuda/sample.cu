@@ -1,16 +1,17 @@
 /* Sampling: one block of 1,024 threads a draw, everything in one launch.
  *
- *   1. One pass over the logits: the likeliest raw and penalised tokens, the sum of exponentials for logprobs (fp32 in a
- *      thread, whose ids are fixed, then double in a tree), and each thread's largest penalised candidate.
- *   2. With a temperature: the j-th largest of the 1,024 threads' candidates is a floor with at least j candidates above it,
- *      and few more; a second pass gathers those (and, without top-k, adds the shares of all), a bitonic network sorts
- *      them by (logit descending, id ascending), and a scan finds where top-k, top-p and min-p cut and where the draw falls.
+ *   1. One pass over the logits: the likeliest raw and penalised tokens, the sum of exponentials for logprobs (fp32 in
+ * a thread, whose ids are fixed, then double in a tree), and each thread's largest penalised candidate.
+ *   2. With a temperature: the j-th largest of the 1,024 threads' candidates is a floor with at least j candidates
+ * above it, and few more; a second pass gathers those (and, without top-k, adds the shares of all), a bitonic network
+ * sorts them by (logit descending, id ascending), and a scan finds where top-k, top-p and min-p cut and where the draw
+ * falls.
  *   3. Where the list does not reach (flat logits), bit by bit search for the element at which a sum crosses a target.
  *
  * A share exp((logit - max) / temperature) is taken in double and rounded to a multiple of 2^-45: sums are integers, so
- * no order of addition and no thread count can matter. kernels/sample.c adds unrounded doubles in the order of candidates;
- * the two can differ where a target falls within about 2^-28 (at worst; 2^-40 is usual) of a boundary between two tokens.
- * Bytes: 4 V once (greedy), twice with a temperature (the second from L2). */
+ * no order of addition and no thread count can matter. kernels/sample.c adds unrounded doubles in the order of
+ * candidates; the two can differ where a target falls within about 2^-28 (at worst; 2^-40 is usual) of a boundary
+ * between two tokens. Bytes: 4 V once (greedy), twice with a temperature (the second from L2). */
 #include "kernels/cuda/arith.cuh"
 #include "kernels/cuda/cuda_int.cuh"
 #include "kernels/cuda/hopper.cuh"
@@ -176,7 +177,7 @@ static __device__ void sort_list(candidate_t *list, uint32_t size)
 struct draw_t {
     double inverse; /* log2 e / temperature */
     double top_p, min_p;
-    float max; /* largest penalised logit */
+    float max;     /* largest penalised logit */
     uint32_t most; /* candidates that top-k leaves */
     bool by_k, by_p, by_min;
 };
@@ -228,8 +229,8 @@ static __device__ __forceinline__ candidate_t target_of(double unit, candidate_t
 
 /* ---- the list ---- */
 
-/* Fills the list with candidates of at least `floor`; returns how many there are, maybe more than fit. With `add`, the sum
- * of all shares. */
+/* Fills the list with candidates of at least `floor`; returns how many there are, maybe more than fit. With `add`, the
+ * sum of all shares. */
 static __device__ uint32_t gather(const row_view_t &row, const draw_t &draw, candidate_t floor, bool add,
                                   candidate_t &total, sample_shared_t &shared)
 {
@@ -288,7 +289,8 @@ static __device__ bool draw_from_list(const draw_t &draw, uint32_t n, double uni
     if (draw.by_p || draw.by_min)
         for (uint32_t i = threadIdx.x; i < n; i += THREADS) {
             if (i == 0) continue;
-            const bool over = draw.by_p && __ull2double_rn(shared.cumulative[i - 1]) >= draw.top_p * __ull2double_rn(total);
+            const bool over = draw.by_p &&
+                              __ull2double_rn(shared.cumulative[i - 1]) >= draw.top_p * __ull2double_rn(total);
             const bool under = draw.by_min && share_of(draw, shared.table, logit_of(shared.list[i])) < draw.min_p;
             if (over || under) atomicMin(&shared.cut, i);
         }
@@ -352,7 +354,8 @@ static __device__ candidate_t cross(const row_view_t &row, const draw_t &draw, f
     return found < least ? least : found;
 }
 
-static __device__ uint32_t draw_by_search(const row_view_t &row, const draw_t &draw, double unit, sample_shared_t &shared)
+static __device__ uint32_t draw_by_search(const row_view_t &row, const draw_t &draw, double unit,
+                                          sample_shared_t &shared)
 {
     filter_t filter = {0, 0.0, false};
     if (draw.by_k) {
@@ -400,8 +403,8 @@ static __device__ uint32_t make_list(const row_view_t &row, const draw_t &draw, 
     return count;
 }
 
-static __device__ uint32_t draw_token(const row_view_t &row, const draw_t &draw, const kern_draw_t &wanted, candidate_t best,
-                                      sample_shared_t &shared)
+static __device__ uint32_t draw_token(const row_view_t &row, const draw_t &draw, const kern_draw_t &wanted,
+                                      candidate_t best, sample_shared_t &shared)
 {
     const double unit = uniform(wanted.seed, wanted.position);
     uint32_t token = 0;

@@ -1,9 +1,10 @@
 /* Stable counting sort of assignments by slot.
  *
- * Assignments are taken in segments of 2,048, one block of 8 warps each; a warp takes 256 of them, 32 at a time: equal slots
- * within the 32 find each other by match_any, the first of them moves the warp's counter of that slot. One segment: one
- * launch. More: a launch counts each segment, a second adds up what stands before it and writes. Slots below 0 are left out.
- * Bytes: 4 in, 4 out an assignment (8 in with several segments), 4 slots for each pair of segments. */
+ * Assignments are taken in segments of 2,048, one block of 8 warps each; a warp takes 256 of them, 32 at a time: equal
+ * slots within the 32 find each other by match_any, the first of them moves the warp's counter of that slot. One
+ * segment: one launch. More: a launch counts each segment, a second adds up what stands before it and writes. Slots
+ * below 0 are left out. Bytes: 4 in, 4 out an assignment (8 in with several segments), 4 slots for each pair of
+ * segments. */
 #include "kernels/cuda/cuda_int.cuh"
 #include "kernels/cuda/hopper.cuh"
 
@@ -72,7 +73,8 @@ __global__ void __launch_bounds__(THREADS) sort_count(const sort_params_t params
     }
 }
 
-/* Each thread holds 2 slots: total[i] of slot 2 t + i over all segments, before[i] of it in segments before this one. */
+/* Each thread holds 2 slots: total[i] of slot 2 t + i over all segments, before[i] of it in segments before this one.
+ */
 static __device__ __forceinline__ void sum_segments(const sort_params_t &params, const sort_shared_t &shared,
                                                     uint32_t (&total)[2], uint32_t (&before)[2])
 {
@@ -142,8 +144,8 @@ __global__ void __launch_bounds__(THREADS) sort_write(const sort_params_t params
 #pragma unroll
     for (int i = 0; i < EACH; i++)
         if (place[i].slot >= 0)
-            params.order[shared.count[warp][place[i].slot] + place[i].rank] =
-                blockIdx.x * SEGMENT + warp * (32 * EACH) + i * 32 + lane;
+            params.order[shared.count[warp][place[i].slot] + place[i].rank] = blockIdx.x * SEGMENT +
+                                                                              warp * (32 * EACH) + i * 32 + lane;
 }
 
 static uint32_t segments_of(uint32_t assignments)
@@ -156,8 +158,13 @@ cot_status_t kern_cuda_sort(kern_t *kern, const kern_sort_args_t *args)
     if (args->slots > MOST_SLOTS || args->assignments > kern->sort_assignments)
         return cot_fail(COT_ERR_INVALID, "the cuda backend sorts at most %u assignments by %d slots, not %u by %u",
                         kern->sort_assignments, MOST_SLOTS, args->assignments, args->slots);
-    const sort_params_t params = {args->slot,        args->order,       args->slot_begin, kern->sort_histogram,
-                                  args->assignments, args->slots, segments_of(args->assignments)};
+    const sort_params_t params = {args->slot,
+                                  args->order,
+                                  args->slot_begin,
+                                  kern->sort_histogram,
+                                  args->assignments,
+                                  args->slots,
+                                  segments_of(args->assignments)};
     const kern_cuda_launch launch = {dim3(params.segments), dim3(THREADS), 0, true};
     if (params.segments > 1) COT_TRY(kern_cuda_start(kern, launch, sort_count, params));
     return kern_cuda_start(kern, launch, sort_write, params);
@@ -169,8 +176,8 @@ cot_status_t kern_cuda_sort_create(kern_t *kern)
     const uint64_t most = own > kern->config.max_assignments ? own : kern->config.max_assignments;
     void *histogram;
     kern->sort_assignments = static_cast<uint32_t>(most);
-    COT_TRY(kern_cuda_take(kern, static_cast<size_t>(segments_of(kern->sort_assignments)) * MOST_SLOTS * sizeof(uint32_t),
-                           &histogram));
+    COT_TRY(kern_cuda_take(
+        kern, static_cast<size_t>(segments_of(kern->sort_assignments)) * MOST_SLOTS * sizeof(uint32_t), &histogram));
     kern->sort_histogram = static_cast<uint32_t *>(histogram);
     return COT_OK;
 }

@@ -12,10 +12,11 @@
  * a tile that are not there leave what the ring held before, and rows of x that are not there are copies of the last:
  * they reach only their own outputs, which are not stored.
  *
- * Barriers: full[s] of A counts the scheduler and TMA's bytes, of B every gathering thread, whose arrival follows its
- * copies by itself (cp.async.mbarrier.arrive.noinc); empty[s] counts the eight consumer warps, which keep one wgmma
- * group under way and so give a stage back when they have issued the next. cp.async writes through the generic proxy
- * and wgmma reads through the async one: consumers put the proxy fence between. */
+ * Barriers: full[s] of A counts the scheduler and TMA's bytes, of B the three gathering warps; empty[s] counts the
+ * eight consumer warps, which keep one wgmma group under way and so give a stage back when they have issued the next.
+ * cp.async writes through the generic proxy and wgmma reads through the async one: each gatherer waits for its copies,
+ * fences, and only then arrives. It publishes a stage when it has issued the next one, for which it needs stage
+ * i + 1 - B_STAGES back: with three stages neither side waits for the other. */
 #ifndef KERN_CUDA_TILES_CUH
 #define KERN_CUDA_TILES_CUH
 
@@ -121,7 +122,7 @@ __device__ inline void tiles_init(tiles_shared &shared)
         mbarrier_init(&shared.a_empty[s], 8);
     }
     for (int s = 0; s < B_STAGES; s++) {
-        mbarrier_init(&shared.b_full[s], GATHERERS);
+        mbarrier_init(&shared.b_full[s], GATHERERS / 32);
         mbarrier_init(&shared.b_empty[s], 8);
     }
     for (int s = 0; s < QUEUE; s++) {
@@ -165,9 +166,28 @@ __device__ __forceinline__ void stream_tile(tiles_shared &shared, scheduler_stat
 /* ---- the gatherers ---- */
 
 struct gather_state {
-    place<B_STAGES> b;
+    place<B_STAGES> b, publish;
     place<QUEUE> queue;
+    bool pending = false; /* a stage is issued and not published */
 };
+
+/* The oldest stage that is issued: its copies have landed. */
+__device__ __forceinline__ void publish_rows(tiles_shared &shared, gather_state &state)
+{
+    fence_async_shared();
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) mbarrier_arrive(&shared.b_full[state.publish.stage]);
+    state.publish.next();
+}
+
+/* At the end of a tile: the scheduler cannot end it, and so bring the next, before the consumers have its last stage.
+ */
+__device__ __forceinline__ void gather_drain(tiles_shared &shared, gather_state &state)
+{
+    cp_async_wait<0>();
+    if (state.pending) publish_rows(shared, state);
+    state.pending = false;
+}
 
 /* How many times 64 columns of K a stage of ring B holds for N rows. */
 __device__ __forceinline__ uint32_t b_depth(uint32_t n)
@@ -219,9 +239,15 @@ __device__ __forceinline__ void gather_tile(tiles_shared &shared, gather_state &
         mbarrier_wait(&shared.b_empty[state.b.stage], state.b.parity ^ 1);
         for (uint32_t k = 0; k < blocks; k++)
             gather_columns(to + k * tile.n * 128, tile, source, table, tile.k + 64 * (first + k));
-        cp_async_arrive(&shared.b_full[state.b.stage]);
+        cp_async_commit();
         state.b.next();
+        if (state.pending) {
+            cp_async_wait<1>();
+            publish_rows(shared, state);
+        }
+        state.pending = true;
     }
+    gather_drain(shared, state);
 }
 
 /* ---- the consumers ---- */
@@ -259,10 +285,7 @@ __device__ __forceinline__ void release_step(tiles_shared &shared, const step_t 
 __device__ __forceinline__ step_t await_step(tiles_shared &shared, const consumer_state &state, uint2 k, uint32_t depth)
 {
     mbarrier_wait(&shared.a_full[state.a.stage], state.a.parity);
-    if (k.x % depth == 0) {
-        mbarrier_wait(&shared.b_full[state.b.stage], state.b.parity);
-        fence_async_shared();
-    }
+    if (k.x % depth == 0) mbarrier_wait(&shared.b_full[state.b.stage], state.b.parity);
     return {state.a.stage, state.b.stage, k.x % depth == depth - 1 || k.x + 1 == k.y};
 }
 
