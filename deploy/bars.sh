@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The planner's bars: known instances, a time limit each, and the value that must be reached. Outside .ci/run, because it
 # takes minutes and wants both cores to itself. Instances of 128 experts (3 MB each) are not in the repository: name
-# their folder in COTERIE_INSTANCES, or those rows are skipped with a line.
+# their folder in PLAN_INSTANCES, or those rows are skipped with a line.
 # usage: deploy/bars.sh [folder of coterie-plan, default build/bin]
 set -u
 cd "$(dirname "$0")/.."
@@ -18,9 +18,9 @@ number() { sed -nE "s/.*\"$2\": ([0-9.e+-]+).*/\1/p" "$1"; }
 # could cross at the dearest cost; weighted: millions).
 bar() {
     local instance=$1 cluster=$2 objective=$3 seconds=$4 most=$5 proof=${6:-} trace=$fixtures/$1.trace.safetensors far=1
-    [ -f "$trace" ] || trace=${COTERIE_INSTANCES:-/nonexistent}/$1.trace.safetensors
+    [ -f "$trace" ] || trace=${PLAN_INSTANCES:-/nonexistent}/$1.trace.safetensors
     if [ ! -f "$trace" ]; then
-        echo "skipped: $instance is not here (COTERIE_INSTANCES)"
+        echo "skipped: $instance is not here (PLAN_INSTANCES)"
         return
     fi
     [ "$cluster" = two-by-eight ] && far=8
