@@ -90,6 +90,7 @@ static cot_status_t take_memory(comm_gpu_t *gpu)
     COT_TRY(comm_gpu_cuda(cudaHostAlloc((void **)&gpu->cell, sizeof(*gpu->cell), cudaHostAllocMapped),
                           "take pinned memory"));
     memset(gpu->cell, 0, sizeof(*gpu->cell));
+    COT_TRY(comm_gpu_can_overlap(&gpu->kernel.overlap));
     return comm_gpu_cuda(cudaHostGetDevicePointer((void **)&gpu->kernel.cell, gpu->cell, 0), "map pinned memory");
 }
 

@@ -44,6 +44,7 @@ typedef struct {
     int64_t timeout_ns;
     uint32_t me, ranks, tokens, top_k, row_vectors; /* row_vectors: 16-byte pieces of a row */
     uint32_t layer;
+    bool overlap;      /* kernels may start while the one before ends: their code knows how to wait for it */
     int32_t *place_of; /* SIZED: [ranks, max_tokens] place of each token in a rank's slab, -1: not sent; then count
                           [ranks] */
 } comm_gpu_kernel_t;
@@ -79,6 +80,10 @@ cot_status_t comm_gpu_share(comm_gpu_t *gpu, const void *own, size_t bytes, void
 cot_status_t comm_gpu_cuda(cudaError_t code, const char *doing);
 
 /* ---- kernels (gpu_kernels.cu) ---- */
+
+/* Whether the code that runs on this device was compiled for compute_90 or newer, which can wait for its predecessor.
+ */
+cot_status_t comm_gpu_can_overlap(bool *can_out);
 
 cot_status_t comm_gpu_push_rows(const comm_gpu_kernel_t *kernel, const comm_gpu_dispatch_args_t *args, bool sized);
 cot_status_t comm_gpu_push_outputs(const comm_gpu_kernel_t *kernel, const comm_gpu_return_args_t *args, bool sized);

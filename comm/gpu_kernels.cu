@@ -359,9 +359,10 @@ unsigned blocks_for(size_t pieces, size_t of_block)
 struct launch_t {
     unsigned blocks, threads;
     void *stream;
+    bool overlap;
 };
 
-/* As a programmatic dependent of the kernel before, which it waits for before it does anything. */
+/* With `overlap` as a programmatic dependent of the kernel before, which it waits for before it does anything. */
 template <typename... Parameters>
 cot_status_t launch(const launch_t &how, void (*kernel)(Parameters...), Parameters... parameters)
 {
@@ -373,7 +374,7 @@ cot_status_t launch(const launch_t &how, void (*kernel)(Parameters...), Paramete
     config.blockDim = dim3(how.threads);
     config.stream = static_cast<cudaStream_t>(how.stream);
     config.attrs = &attribute;
-    config.numAttrs = 1;
+    config.numAttrs = how.overlap ? 1 : 0;
     return comm_gpu_cuda(cudaLaunchKernelEx(&config, kernel, parameters...), "launch an exchange");
 }
 
@@ -384,14 +385,22 @@ push_t push_of(const comm_gpu_kernel_t *kernel, const comm_gpu_dispatch_args_t *
 
 } // namespace
 
+cot_status_t comm_gpu_can_overlap(bool *can_out)
+{
+    cudaFuncAttributes attributes;
+    COT_TRY(comm_gpu_cuda(cudaFuncGetAttributes(&attributes, push_rows), "look at the exchange's kernels"));
+    *can_out = attributes.ptxVersion >= 90;
+    return COT_OK;
+}
+
 cot_status_t comm_gpu_push_rows(const comm_gpu_kernel_t *kernel, const comm_gpu_dispatch_args_t *args, bool sized)
 {
     const push_t push = push_of(kernel, args);
     const size_t vectors = static_cast<size_t>(kernel->tokens) * kernel->row_vectors;
-    if (!sized) return launch({blocks_for(vectors, THREADS), THREADS, args->stream}, push_rows, push);
-    COT_TRY(launch({1, PLAN_THREADS, args->stream}, plan_places, push));
+    if (!sized) return launch({blocks_for(vectors, THREADS), THREADS, args->stream, kernel->overlap}, push_rows, push);
+    COT_TRY(launch({1, PLAN_THREADS, args->stream, kernel->overlap}, plan_places, push));
     const size_t pairs = static_cast<size_t>(kernel->tokens) * kernel->ranks;
-    return launch({blocks_for(pairs, THREADS / 32), THREADS, args->stream}, push_needed, push);
+    return launch({blocks_for(pairs, THREADS / 32), THREADS, args->stream, kernel->overlap}, push_needed, push);
 }
 
 cot_status_t comm_gpu_push_outputs(const comm_gpu_kernel_t *kernel, const comm_gpu_return_args_t *args, bool sized)
@@ -399,7 +408,7 @@ cot_status_t comm_gpu_push_outputs(const comm_gpu_kernel_t *kernel, const comm_g
     const give_t give = {*kernel, static_cast<const uint4 *>(args->outputs), sized};
     const size_t places = static_cast<size_t>(kernel->ranks) * kernel->tokens * kernel->top_k;
     const unsigned blocks = args->outputs == nullptr ? 1 : blocks_for(places, THREADS / 32);
-    return launch({blocks, args->outputs == nullptr ? 32 : THREADS, args->stream}, push_outputs, give);
+    return launch({blocks, args->outputs == nullptr ? 32 : THREADS, args->stream, kernel->overlap}, push_outputs, give);
 }
 
 cot_status_t comm_gpu_fill_slots(const comm_gpu_kernel_t *kernel, const comm_gpu_dispatch_args_t *args,

@@ -254,6 +254,7 @@ kern_config_t lab_kern_config(const lab_t *lab, uint32_t max_rows, uint32_t max_
     config.act = KERN_BF16;
     config.isa = KERN_ISA_SCALAR;
     config.stream = lab->stream;
+    config.device = lab->gpu;
     config.hidden = model->hidden;
     config.heads = model->heads;
     config.kv_heads = model->kv_heads;
