@@ -256,7 +256,7 @@ cot_status_t lab_stage_sort(lab_t *lab)
     pair_t pair;
     COT_TRY(make_pair(lab, 4096, &pair));
     const uint32_t most = 4096 * lab->config.top_k;
-    static const uint32_t SIZES[][2] = {{0, 4}, {1, 1}, {31, 64}, {512, 128}, {2048, 64}, {2049, 64}, {32768, 128}, {30001, 512}};
+    static const uint32_t SIZES[][2] = {{0, 4}, {1, 1}, {31, 64}, {512, 128}, {2048, 64}, {2049, 64}, {32768, 128}, {30001, 384}};
     for (const auto &size : SIZES)
         for (int kind = 0; kind < 3 && !lab->timing_only; kind++)
             if (size[0] <= most && lab_case(lab, "sort %u by %u kind %d", size[0], size[1], kind))
