@@ -55,4 +55,9 @@ bar mix4.s flat4 weighted 20 21.6205 dp
 bar olm8.p8 flat8 weighted 20 158.266
 bar olm8.s8 flat8 weighted 20 172.033
 bar qw16.p8 two-by-eight weighted 20 1134.064
+# The report opens in a browser without errors and fits a phone (skipped with a line where there is no Chromium).
+"$plan" "$fixtures/olm8.p8.trace.safetensors" --cluster "$fixtures/flat8.cluster.json" --objective crossings --time-limit 1 \
+    --out "$out/plan.json" --report "$out/report.html" >"$out/log" 2>&1 || { cat "$out/log"; bad=1; }
+tests/placement/solve/page.sh "$out/report.html"
+case $? in 0|77) ;; *) echo "FAILED: the report's page"; bad=1 ;; esac
 exit $bad
