@@ -421,6 +421,7 @@ static void a_server_that_ends_is_no_cancellation(void **state)
     assert_int_equal(raw_collect(fd, 1, &text), COTERIE__FINISH__FAILED);
     cot_buffer_free(&text);
     close(fd);
+    server_world_finish(&world);
 }
 
 static void draining_lets_requests_finish(void **state)

@@ -159,12 +159,19 @@ static void nonsense_is_refused(void **state)
     assert_int_equal(heard.frames, 1);
 }
 
+/* A sanitizer that is out of memory dies of it in its own way, or is still writing its report at the deadline. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { SANITIZED = 1 };
+#else
+enum { SANITIZED = 0 };
+#endif
+
 static void memory_is_limited(void **state)
 {
     (void)state;
     heard_t heard = {0};
     solve_child_end_t end = run(eats, &heard, NULL);
-    assert_true(end == SOLVE_CHILD_NO_MEMORY || end == SOLVE_CHILD_DIED); /* a sanitizer dies of it in its own way */
+    assert_true(end == SOLVE_CHILD_NO_MEMORY || (SANITIZED && (end == SOLVE_CHILD_DIED || end == SOLVE_CHILD_LATE)));
 }
 
 /* ---- programs ---- */
