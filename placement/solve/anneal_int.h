@@ -4,7 +4,12 @@
 
 #include "placement/solve/anneal.h"
 
+/* Compiled for two instruction sets; the sanitizers' runtimes are not ready when the choice between them is made. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define ROWS
+#else
 #define ROWS __attribute__((target_clones("avx2", "default")))
+#endif
 enum { LOGS = 4096 };
 
 struct solve_annealer {
